@@ -1,0 +1,123 @@
+"""What a report holds; `report.json` is this, written by pydantic. Nothing in here measures."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+SCHEMA_VERSION = 1
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Percentiles(_Record):
+    """Latency of one session in milliseconds per call (not per sample)."""
+
+    p50: float
+    p90: float
+    p99: float
+
+
+class Ratio(_Record):
+    """Baseline latency over this file's latency, measured alternately: median and quartiles over the pairs."""
+
+    median: float
+    low: float
+    high: float
+
+
+class Figures(_Record):
+    """What was measured of one model: the baseline, the model after a step, or the final file.
+
+    accuracy is over the test split and read at the end of the run; validation_accuracy is what decisions see.
+    latency_ms and speedup have keys such as "t1_b64": one thread, batch 64.
+    macs is multiply-accumulate operations for one sample; energy_mj is millijoules for one sample.
+    """
+
+    accuracy: float | None = None
+    validation_accuracy: float | None = None
+    parameters: int
+    macs: int
+    bytes: int
+    latency_ms: dict[str, Percentiles]
+    speedup: dict[str, Ratio]
+    peak_memory_bytes: int | None = None
+    energy_mj: float | None = None
+    energy_method: Literal["rapl", "nvml", "estimate"] = "estimate"
+    epr: float | None = None
+
+
+class Step(_Record):
+    """One step of the recipe, and the model after it; `notes` holds what the technique has to say."""
+
+    name: str
+    settings: dict[str, Any]
+    figures: Figures
+    seconds: float
+    notes: list[str] = []
+
+
+class Layer(_Record):
+    """One layer before and after; after-values are None where the layer was removed."""
+
+    name: str
+    kind: str
+    shape_before: list[int]
+    shape_after: list[int] | None
+    parameters_before: int
+    parameters_after: int | None
+    macs_before: int
+    macs_after: int | None
+    latency_us_before: float | None = None
+    latency_us_after: float | None = None
+    note: str = ""
+
+
+class Gate(_Record):
+    """One gate: what was allowed, what was found."""
+
+    name: str
+    limit: float
+    found: float
+    passed: bool
+
+
+class Certificate(_Record):
+    """How the ONNX file compares with the PyTorch model, over the whole test split; also `certificate.json`."""
+
+    passed: bool
+    samples: int
+    accuracy_torch: float
+    accuracy_onnx: float
+    agreement: float
+    max_error: float
+    mean_error: float
+    tolerance: float
+    first_jump: str | None = None
+    """The first layer whose error is far above that of the layer before it."""
+    layer_errors: dict[str, float] = {}
+    notes: list[str] = []
+
+
+class Report(_Record):
+    """The whole report of one run."""
+
+    version: int = SCHEMA_VERSION
+    name: str
+    baseline: Figures
+    steps: list[Step]
+    final: Figures
+    gates: list[Gate]
+    certificate: Certificate
+    layers: list[Layer]
+    uncounted_ops: list[str] = []
+    epr_alpha: float = 1.0
+    recipe: str
+    lock: str
+    environment: dict[str, str]
+    seconds: float
+    created: str
+    notes: list[str] = []
