@@ -1,0 +1,1 @@
+"""Pruning: channels, whole blocks."""

@@ -1,0 +1,1 @@
+"""Quantization: one plan of scales, one simulator, one inserter."""

@@ -1,0 +1,1 @@
+"""Turns measurements into text, JSON and HTML; measures nothing."""

@@ -1,0 +1,1 @@
+"""Runs an exported model on ONNX Runtime."""

@@ -1,0 +1,1 @@
+"""Builders and trained weights of well-known small models."""

@@ -1,0 +1,1 @@
+"""Complete recipes, shipped with the package."""
