@@ -8,8 +8,8 @@ from torch.nn import functional as F
 class LeNet5(nn.Module):
     """LeNet-5 (LeCun et al. 1998, "Gradient-based learning applied to document recognition"), fitted to 8 × 8 images.
 
-    The layers and widths are the paper's (6, 16, 120, 84); the first convolution is padded and the second is 3 × 3,
-    since 8 × 8 pixels leave no room for two unpadded 5 × 5 kernels; ReLU and max pooling stand for tanh and subsampling.
+    The layers and widths are the paper's (6, 16, 120, 84); the first convolution is padded and the second is 3 × 3, as
+    8 × 8 pixels leave no room for two unpadded 5 × 5 kernels; ReLU and max pooling replace tanh and subsampling.
 
     Args:
         num_classes: Size of the output.

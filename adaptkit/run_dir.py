@@ -1,0 +1,134 @@
+"""The run folder: its lock file, what each step leaves there, and going on after a kill."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from adaptkit.errors import RunFolderError
+from adaptkit.files import explain_os_error, write_atomically
+
+LOCK = "recipe.lock.yaml"
+REPORT = "report.json"
+_IN_USE = ".in-use"
+_DONE = "done.json"
+
+
+class RunFolder:
+    """A folder that belongs to one run at a time.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether a report has been written."""
+        return (self.path / REPORT).is_file()
+
+    def read_lock(self) -> str | None:
+        """Give the text of the lock file, or None where the run has not come so far."""
+        lock = self.path / LOCK
+        return lock.read_text(encoding="utf-8") if lock.is_file() else None
+
+    def write(self, name: str, content: bytes | str) -> None:
+        """Write a file of the folder, whole or not at all."""
+        write_atomically(self.path / name, content)
+
+    def step(self, index: int, name: str) -> StepFolder:
+        """Give the folder of a step, counted from 1; index 0 is the baseline."""
+        return StepFolder(self.path / "steps" / f"{index:02d}-{name}")
+
+
+class StepFolder:
+    """What one step leaves behind; it counts only once it is marked done.
+
+    Args:
+        path: The folder, made at the first use.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def workspace(self) -> Path:
+        """A folder for what the step needs to go on in its middle."""
+        return _make(self.path / "work")
+
+    def read_done(self) -> dict[str, Any] | None:
+        """Give the facts the step was finished with, or None where it was not finished."""
+        done = self.path / _DONE
+        if not done.is_file():
+            return None
+        facts: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
+        return facts
+
+    def make(self) -> Path:
+        """Make the folder and give its path."""
+        return _make(self.path)
+
+    def mark_done(self, facts: dict[str, Any]) -> None:
+        """Record that everything of this step is on the disk, and drop its workspace."""
+        write_atomically(_make(self.path) / _DONE, json.dumps(facts, indent=1, sort_keys=True) + "\n")
+        shutil.rmtree(self.path / "work", ignore_errors=True)
+
+
+@contextmanager
+def open_run(path: Path, resume: bool) -> Iterator[RunFolder]:
+    """Take a run folder for this process; it is freed when the process ends, however it ends.
+
+    Args:
+        path: The folder, made where it is absent.
+        resume: Go on with what stands in the folder.
+
+    Raises:
+        RunFolderError: Another process uses it, it holds a run and `resume` is not given, or it cannot be written.
+    """
+    _make(path)
+    try:
+        handle = os.open(path / _IN_USE, os.O_CREAT | os.O_RDWR)
+    except OSError as error:
+        raise explain_os_error(error, path) from error
+    try:
+        _take(handle, path)
+        _refuse_foreign(path, resume)
+        yield RunFolder(path)
+    finally:
+        os.close(handle)
+
+
+def _take(handle: int, path: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise RunFolderError(
+            f"{path} is in use by another adaptkit process: wait for it, or choose another folder with --output"
+        ) from error
+
+
+def _refuse_foreign(path: Path, resume: bool) -> None:
+    content = {entry.name for entry in path.iterdir()} - {_IN_USE}
+    if not content:
+        return
+    if LOCK not in content and "steps" not in content:
+        raise RunFolderError(f"{path} holds other files: choose an empty or new folder with --output")
+    if not resume:
+        state = "a finished run" if REPORT in content else "an unfinished run"
+        raise RunFolderError(f"{path} holds {state}: go on with --resume, or choose another folder with --output")
+
+
+def _make(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise explain_os_error(error, path) from error
+    return path

@@ -1,0 +1,227 @@
+"""Finding and replacing modules, and a model's structure as JSON: the only surgery there is."""
+
+import copy
+import importlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adaptkit.errors import ModelError
+
+Structure = dict[str, Any]
+
+_PLAIN = (bool, int, float, str, type(None))
+_TRUSTED = ("torch.nn.", "adaptkit.")
+
+
+def find_modules(model: nn.Module, targets: Sequence[str], ignore: Sequence[str] = ()) -> dict[str, nn.Module]:
+    """Find the modules that match a target and no ignore pattern, in the order of `named_modules()`.
+
+    A pattern is a class name (`Conv2d`), a glob over module names (`layer1.*`; `*` matches dots too), or `re:` and a
+    regular expression that must match the whole name. The model itself has no name and never matches.
+
+    Args:
+        model: Where to look.
+        targets: Patterns of which one must match.
+        ignore: Patterns of which none may match.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Linear(2, 2))
+        >>> list(find_modules(net, ["Conv2d", "re:2"]))
+        ['0', '2']
+        >>> list(find_modules(net, ["*"], ignore=["ReLU"]))
+        ['0', '2']
+    """
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if name
+        and any(_matches(pattern, name, module) for pattern in targets)
+        and not any(_matches(pattern, name, module) for pattern in ignore)
+    }
+
+
+def unmatched(model: nn.Module, patterns: Iterable[str]) -> list[str]:
+    """List the patterns that match nothing in the model.
+
+    Example:
+        >>> unmatched(nn.Sequential(nn.ReLU()), ["ReLU", "conv*"])
+        ['conv*']
+    """
+    return [pattern for pattern in patterns if not find_modules(model, [pattern])]
+
+
+def _matches(pattern: str, name: str, module: nn.Module) -> bool:
+    if pattern.startswith("re:"):
+        return re.fullmatch(pattern[3:], name) is not None
+    return pattern == type(module).__name__ or fnmatchcase(name, pattern)
+
+
+def replace_module(model: nn.Module, name: str, new: nn.Module) -> None:
+    """Put `new` in the place of the module called `name`; it takes over training or evaluation mode.
+
+    Example:
+        >>> net = nn.Sequential(nn.ReLU())
+        >>> replace_module(net, "0", nn.Identity())
+        >>> net
+        Sequential(
+          (0): Identity()
+        )
+    """
+    new.train(model.get_submodule(name).training)
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, new)
+
+
+def describe(model: nn.Module, original: nn.Module) -> Structure:
+    """Say how `model` differs from `original` in structure, as plain JSON values.
+
+    Recorded are replaced modules (class and settings), removed modules, plain attributes that changed (`out_channels`,
+    a user's own `self.dim`) and tensors that changed shape, appeared or went. Values of tensors are not.
+
+    Args:
+        model: What surgery has made of it.
+        original: As its own builder makes it.
+
+    Raises:
+        ModelError: A new module is neither of torch.nn nor of adaptkit, so it could not be rebuilt.
+    """
+    structure: Structure = {"version": 1, "replaced": {}, "removed": [], "attributes": {}, "tensors": {}}
+    _describe_module("", model, original, structure)
+    return structure
+
+
+def rebuild(model: nn.Module, structure: Structure) -> nn.Module:
+    """Give a freshly built model the structure that `describe` recorded; its weights are then to be loaded.
+
+    Raises:
+        ModelError: The structure names a module that the model does not have, or a class that is not trusted.
+    """
+    try:
+        for name in structure["removed"]:
+            _delete(model, name)
+        for name, recipe in structure["replaced"].items():
+            replacement = _build(recipe)
+            if not name:
+                return replacement
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, replacement)
+        for name, attributes in structure["attributes"].items():
+            module = model.get_submodule(name)
+            for key, value in attributes.items():
+                setattr(module, key, _from_plain(value))
+        for name, entry in structure["tensors"].items():
+            _resize(model, name, entry)
+    except AttributeError as error:
+        raise ModelError(
+            f"this run folder was made from another model: {error}. Pass the builder of the model that was compressed"
+        ) from error
+    return model
+
+
+def _describe_module(name: str, module: nn.Module, original: nn.Module | None, structure: Structure) -> None:
+    if original is None or type(module) is not type(original):
+        structure["replaced"][name] = _class_recipe(name, module)
+        return
+    changed = {
+        key: _to_plain(value)
+        for key, value in _plain_attributes(module)
+        if key not in vars(original) or vars(original)[key] != value
+    }
+    if changed:
+        structure["attributes"][name] = changed
+    _describe_tensors(name, module, original, structure)
+    children = dict(module.named_children())
+    originals = dict(original.named_children())
+    structure["removed"] += [_join(name, child) for child in originals if child not in children]
+    for child, submodule in children.items():
+        _describe_module(_join(name, child), submodule, originals.get(child), structure)
+
+
+def _describe_tensors(name: str, module: nn.Module, original: nn.Module, structure: Structure) -> None:
+    for kind in ("_parameters", "_buffers"):
+        now: dict[str, Tensor | None] = getattr(module, kind)
+        before: dict[str, Tensor | None] = getattr(original, kind)
+        for key in {**before, **now}:
+            new, old = now.get(key), before.get(key)
+            new_shape = None if new is None else list(new.shape)
+            if new_shape != (None if old is None else list(old.shape)) or (key in now) != (key in before):
+                entry: Structure = {"shape": new_shape, "buffer": kind == "_buffers"}
+                if new is not None:
+                    entry["dtype"] = str(new.dtype).removeprefix("torch.")
+                    entry["persistent"] = key not in module._non_persistent_buffers_set
+                structure["tensors"][_join(name, key)] = entry
+
+
+def _class_recipe(name: str, module: nn.Module) -> Structure:
+    path = f"{type(module).__module__}.{type(module).__qualname__}"
+    if path.startswith("torch.nn.modules."):
+        path = f"torch.nn.{type(module).__qualname__}"
+    if not path.startswith(_TRUSTED):
+        raise ModelError(f"{name}: a {path} was put in, which cannot be rebuilt from its description")
+    arguments: dict[str, Any] = getattr(module, "arguments", dict)()
+    bare = importlib.import_module(path.rpartition(".")[0]).__dict__[path.rpartition(".")[2]](**arguments)
+    return {"class": path, "arguments": arguments, "inside": describe(module, bare)}
+
+
+def _build(recipe: Structure) -> nn.Module:
+    path: str = recipe["class"]
+    if not path.startswith(_TRUSTED):
+        raise ModelError(f"structure.json names {path}, which is neither of torch.nn nor of adaptkit: not loaded")
+    folder, _, name = path.rpartition(".")
+    made = getattr(importlib.import_module(folder), name)
+    if not (isinstance(made, type) and issubclass(made, nn.Module)):
+        raise ModelError(f"structure.json names {path}, which is not a module: not loaded")
+    return rebuild(made(**recipe["arguments"]), recipe["inside"])
+
+
+def _plain_attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    for key, value in vars(module).items():
+        if key != "training" and not key.startswith("_") and _is_plain(value):
+            yield key, value
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(item) for item in value)
+    return isinstance(value, _PLAIN)
+
+
+def _to_plain(value: Any) -> Any:
+    """Tuples must come back as tuples (a convolution's padding), which JSON alone would not say."""
+    if isinstance(value, tuple):
+        return {"tuple": [_to_plain(item) for item in value]}
+    return [_to_plain(item) for item in value] if isinstance(value, list) else copy.deepcopy(value)
+
+
+def _from_plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return tuple(_from_plain(item) for item in value["tuple"])
+    return [_from_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _resize(model: nn.Module, name: str, entry: Structure) -> None:
+
+    parent, _, key = name.rpartition(".")
+    module = model.get_submodule(parent)
+    if entry["shape"] is None:
+        setattr(module, key, None)
+        return
+    tensor = torch.empty(entry["shape"], dtype=getattr(torch, entry["dtype"]))
+    if entry["buffer"]:
+        module.register_buffer(key, tensor, persistent=entry["persistent"])
+    else:
+        module.register_parameter(key, nn.Parameter(tensor, requires_grad=tensor.is_floating_point()))
+
+
+def _delete(model: nn.Module, name: str) -> None:
+    parent, _, child = name.rpartition(".")
+    delattr(model.get_submodule(parent), child)
+
+
+def _join(name: str, child: str) -> str:
+    return f"{name}.{child}" if name else child
