@@ -12,7 +12,13 @@ AdaptkitError                 anything wrong that the user can put right (exit c
 └── GateFailed                a gate of the recipe failed (exit code 3); everything is still written
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from adaptkit.report.schema import Report
 
 
 class AdaptkitError(Exception):
@@ -61,6 +67,10 @@ class MissingExtra(AdaptkitError):
 
 
 class GateFailed(AdaptkitError):
-    """A gate of the recipe failed; the run folder is complete all the same."""
+    """A gate of the recipe failed; the run folder is complete all the same, and `report` is what was written."""
 
     exit_code = 3
+
+    def __init__(self, message: str, report: Report) -> None:
+        super().__init__(message)
+        self.report = report

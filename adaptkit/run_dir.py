@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptkit.errors import RunFolderError
-from adaptkit.files import explain_os_error, write_atomically
+from adaptkit.files import PART, explain_os_error, write_atomically
 
 LOCK = "recipe.lock.yaml"
 REPORT = "report.json"
@@ -116,6 +116,8 @@ def _take(handle: int, path: Path) -> None:
 
 
 def _refuse_foreign(path: Path, resume: bool) -> None:
+    for unfinished in path.rglob(f".*{PART}"):
+        unfinished.unlink()
     content = {entry.name for entry in path.iterdir()} - {_IN_USE}
     if not content:
         return

@@ -1,0 +1,219 @@
+"""The stages of the main job, each of which leaves its result in the run folder."""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adaptkit import gates, lock
+from adaptkit.errors import RecipeError
+from adaptkit.export.onnx import export_onnx
+from adaptkit.export.verify import certify, require
+from adaptkit.loading.data import Data, check_fits, load_data
+from adaptkit.loading.models import load_model
+from adaptkit.loading.saved import load, save
+from adaptkit.metrics.file import file_accuracy
+from adaptkit.profiling.epr import epr
+from adaptkit.profiling.summary import figures, layer_table
+from adaptkit.progress import Progress, Silent, TerminalProgress
+from adaptkit.recipe import Recipe, dump_recipe, parse_recipe
+from adaptkit.report import html, text
+from adaptkit.report.schema import Certificate, Figures, Report, Step
+from adaptkit.run_dir import LOCK, REPORT, RunFolder, StepFolder
+from adaptkit.technique import Context, Technique
+
+
+@dataclass
+class Run:
+    """One run: the recipe, its folder, the model and the data it starts from.
+
+    Args:
+        recipe: What to do.
+        folder: Where everything goes.
+        original: The model as loaded, never changed.
+        data: The four splits.
+        facts: What the lock file adds to the recipe.
+        show: Gets text for the user.
+        progress: Whether to show progress bars.
+        notes: What the report says about the run as a whole.
+    """
+
+    recipe: Recipe
+    folder: RunFolder
+    original: nn.Module
+    data: Data
+    facts: dict[str, Any]
+    show: Callable[[str], None]
+    progress: bool
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def start(cls, recipe: Recipe, folder: RunFolder, *, show: Callable[[str], None], progress: bool) -> Run:
+        """Load model and data, check every step against them, and write the lock file."""
+        data = load_data(recipe.data, recipe.seed)
+        original = load_model(recipe.model, data.num_classes)
+        check_fits(data, original)
+        facts = lock.facts(recipe, original, data.sha256)
+        run = cls(recipe, folder, original, data, facts, show, progress)
+        run._check_steps()
+        run.notes += lock.compare(recipe.lock, facts)
+        run._write_lock()
+        return run
+
+    def baseline(self) -> tuple[nn.Module, Figures]:
+        """Export and measure the model before any step."""
+        folder = self.folder.step(0, "baseline")
+        done = folder.read_done()
+        if done is None:
+            self._export(self.original, self.folder.path / "baseline.onnx")
+            done = {"figures": self._figures(self.original, self.folder.path / "baseline.onnx").model_dump()}
+            folder.mark_done(done)
+        return self._build(), self._baseline_figures()
+
+    def step(self, index: int, technique: Technique, model: nn.Module) -> tuple[nn.Module, Step]:
+        """Apply one technique, or take up what an earlier process finished; the model comes from the disk either way."""
+        folder = self.folder.step(index, technique.name)
+        done = folder.read_done()
+        if done is None:
+            done = self._apply(index, technique, model, folder)
+        step = Step.model_validate(done)
+        self.show(text.render_step(step, self._baseline_figures()))
+        return load(self._build, folder.path), step
+
+    def export(self, model: nn.Module) -> Certificate:
+        """Write model.onnx and hold it against the PyTorch model over the whole test split."""
+        path = self.folder.path / "model.onnx"
+        self._export(model, path)
+        save(model, self.original, self.folder.path)
+        certificate = certify(model, path, self.data.test, spec=self.recipe.export, example_inputs=self._example())
+        self.folder.write("certificate.json", certificate.model_dump_json(indent=1) + "\n")
+        require(certificate)
+        return certificate
+
+    def report(
+        self, model: nn.Module, baseline: Figures, steps: list[Step], certificate: Certificate, started: float
+    ) -> Report:
+        """Read the test split for the baseline and the steps, and write report.json and report.html."""
+        baseline = self._tested(baseline, file_accuracy(self.folder.path / "baseline.onnx", self.data.test))
+        tested = [
+            step.model_copy(update={"figures": self._tested(step.figures, self._step_accuracy(index, step))})
+            for index, step in enumerate(steps, start=1)
+        ]
+        last = tested[-1].figures if tested else baseline
+        final = self._tested(last, certificate.accuracy_onnx)
+        table = layer_table(self.original, model, self._example(), self.folder.path / "baseline.onnx", self.folder.path / "model.onnx")
+        report = Report(
+            name=self.recipe.name,
+            baseline=baseline,
+            steps=tested,
+            final=final,
+            gates=gates.judge(self.recipe.gates, baseline, final),
+            certificate=certificate,
+            layers=table.layers,
+            uncounted_ops=list(table.uncounted_ops),
+            epr_alpha=self.recipe.profile.epr_alpha,
+            recipe=dump_recipe(self.recipe),
+            lock=self.folder.read_lock() or "",
+            environment={"cpu": self.facts["cpu"], "python": self.facts["python"], **self.facts["packages"]},
+            seconds=time.monotonic() - started,
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            notes=self.notes,
+        )
+        self.folder.write("report.html", html.render(report))
+        self.folder.write(REPORT, report.model_dump_json(indent=1) + "\n")
+        return report
+
+    def _apply(self, index: int, technique: Technique, model: nn.Module, folder: StepFolder) -> dict[str, Any]:
+        started = time.monotonic()
+        torch.manual_seed(self.recipe.seed + index)
+        context = self._context(technique.name, folder)
+        model = technique.apply(model, context)
+        save(model, self.original, folder.make())
+        model = load(self._build, folder.path)
+        self._export(model, folder.path / "model.onnx")
+        step = Step(
+            name=technique.name,
+            settings=technique.model_dump(mode="json"),
+            figures=self._figures(model, folder.path / "model.onnx"),
+            seconds=time.monotonic() - started,
+            notes=context.notes,
+        )
+        done = step.model_dump(mode="json")
+        folder.mark_done(done)
+        return done
+
+    def _context(self, label: str, folder: StepFolder) -> Context:
+        bar: Progress = TerminalProgress(label) if self.progress else Silent()
+        return Context(
+            example_inputs=self._example(),
+            train=self.data.train,
+            validation=self.data.validation,
+            calibration=self.data.calibration,
+            teacher=copy.deepcopy(self.original).eval(),
+            seed=self.recipe.seed,
+            workspace=folder.workspace,
+            progress=bar,
+        )
+
+    def _check_steps(self) -> None:
+        problems = [
+            f"steps.{index}.{technique.name}: {problem}"
+            for index, technique in enumerate(self.recipe.steps)
+            for problem in technique.check(self.original)
+        ]
+        if problems:
+            raise RecipeError(problems)
+
+    def _write_lock(self) -> None:
+        text = dump_recipe(self.recipe.model_copy(update={"lock": self.facts}))
+        before = self.folder.read_lock()
+        if before is None:
+            self.folder.write(LOCK, text)
+            return
+        locked = parse_recipe(before, source=LOCK)
+        self.notes += lock.compare(locked.lock, self.facts)
+
+    def _export(self, model: nn.Module, path: Path) -> None:
+        export_onnx(
+            model,
+            self._example(),
+            path,
+            spec=self.recipe.export,
+            labels=self.data.labels,
+            mean=self.data.mean,
+            std=self.data.std,
+            recipe_sha256=self.facts["recipe_sha256"],
+        )
+
+    def _figures(self, model: nn.Module, path: Path) -> Figures:
+        measured = figures(model, self._example(), path, self.folder.path / "baseline.onnx", self.recipe.profile)
+        accuracy = file_accuracy(path, self.data.validation)
+        return measured.model_copy(update={"validation_accuracy": accuracy})
+
+    def _tested(self, measured: Figures, accuracy: float) -> Figures:
+        samples = self.data.test.num_samples
+        wrong = samples - round(accuracy * samples)
+        value = epr(wrong, samples, measured.energy_mj, self.recipe.profile.epr_alpha)
+        return measured.model_copy(update={"accuracy": accuracy, "epr": value})
+
+    def _baseline_figures(self) -> Figures:
+        done = self.folder.step(0, "baseline").read_done() or {}
+        return Figures.model_validate(done["figures"])
+
+    def _step_accuracy(self, index: int, step: Step) -> float:
+        return file_accuracy(self.folder.step(index, step.name).path / "model.onnx", self.data.test)
+
+    def _example(self) -> tuple[Tensor, ...]:
+        x, _ = next(iter(self.data.calibration.with_batch_size(2)))
+        return (x,)
+
+    def _build(self) -> nn.Module:
+        return copy.deepcopy(self.original)

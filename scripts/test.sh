@@ -1,0 +1,5 @@
+#!/bin/sh
+# Passes the tests, all but the slow ones.
+set -- '.[dev]'
+. "$(dirname "$0")/environment.sh"
+.venv/bin/python -m pytest -q -m 'not slow'
