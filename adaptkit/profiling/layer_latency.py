@@ -1,0 +1,270 @@
+"""What one layer costs on ONNX Runtime: a table filled by measuring, kept in a file."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from adaptkit.files import write_atomically
+
+_OPSET = 20
+_WARMUP_SECONDS = 0.02
+_SECONDS = 0.15
+_FEWEST, _MOST = 7, 500
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """All that the time of a convolution or linear layer depends on.
+
+    Args:
+        kind: "conv" or "linear".
+        in_channels: Channels (or features) in.
+        out_channels: Channels (or features) out.
+        kernel: (height, width) of the kernel; (1, 1) for a linear layer.
+        stride: As in torch.
+        padding: Pixels of zeros at top and left, and at bottom and right.
+        dilation: As in torch.
+        groups: As in torch.
+        input_size: (H, W) of the input; for a linear layer the dimensions between batch and features, () for none.
+    """
+
+    kind: Literal["conv", "linear"]
+    in_channels: int
+    out_channels: int
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    input_size: tuple[int, ...] = ()
+
+
+def layer_shapes(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> dict[str, LayerShape]:
+    """Map the path of every Conv2d and Linear that one forward pass calls to its shape.
+
+    A layer called several times is listed with its first input.
+
+    Args:
+        model: Run once in evaluation mode; left as it was.
+        example_inputs: Inputs of one call, batch first.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.Flatten(), nn.Linear(72, 4))
+        >>> shapes = layer_shapes(net, (torch.zeros(1, 3, 8, 8),))
+        >>> shapes["0"].stride, shapes["0"].input_size, shapes["2"].in_channels
+        ((2, 2), (8, 8), 72)
+    """
+    shapes: dict[str, LayerShape] = {}
+
+    def remember(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            shapes.setdefault(name, _shape(module, inputs[0]))
+
+        return hook
+
+    handles = [
+        module.register_forward_pre_hook(remember(name))
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Conv2d, nn.Linear))
+    ]
+    modes = {module: module.training for module in model.modules()}
+    try:
+        with torch.no_grad():
+            model.eval()(*example_inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, training in modes.items():
+            module.training = training
+    return shapes
+
+
+def _shape(module: nn.Module, x: Tensor) -> LayerShape:
+    if isinstance(module, nn.Linear):
+        middle = tuple(x.shape[1:-1])
+        return LayerShape("linear", module.in_features, module.out_features, input_size=middle)
+    assert isinstance(module, nn.Conv2d)
+    return LayerShape(
+        "conv",
+        module.in_channels,
+        module.out_channels,
+        _pair(module.kernel_size),
+        _pair(module.stride),
+        _padding(module),
+        _pair(module.dilation),
+        module.groups,
+        (int(x.shape[-2]), int(x.shape[-1])),
+    )
+
+
+def _padding(module: nn.Conv2d) -> tuple[int, int]:
+    if module.padding == "valid":
+        return (0, 0)
+    if module.padding == "same":
+        kernel, dilation = _pair(module.kernel_size), _pair(module.dilation)
+        return (dilation[0] * (kernel[0] - 1) // 2, dilation[1] * (kernel[1] - 1) // 2)
+    assert not isinstance(module.padding, str)
+    return _pair(module.padding)
+
+
+def _pair(values: tuple[int, ...]) -> tuple[int, int]:
+    return (int(values[0]), int(values[1]))
+
+
+class TimeStore:
+    """Measured seconds by name, in memory and, where a path is given, in a JSON file that is always whole.
+
+    A value is measured once and then kept, so that a run that goes on after a kill decides on the same numbers.
+
+    Args:
+        path: The file; read if it is there. None keeps the numbers in memory only.
+
+    Example:
+        >>> store = TimeStore()
+        >>> store.get("block", lambda: 0.5), store.get("block", lambda: 0.7)
+        (0.5, 0.5)
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self.values: dict[str, float] = {}
+        if path is not None and path.exists():
+            self.values = {key: float(value) for key, value in json.loads(path.read_text()).items()}
+
+    def get(self, key: str, measure: Callable[[], float]) -> float:
+        """Return the value of `key`, measured now if it never was."""
+        if key not in self.values:
+            self.values[key] = measure()
+            if self.path is not None:
+                write_atomically(self.path, json.dumps(self.values, indent=1, sort_keys=True) + "\n")
+        return self.values[key]
+
+
+class LatencyTable:
+    """Seconds of single layers on ONNX Runtime, each measured when first asked for.
+
+    A convolution is timed with the ReLU that ONNX Runtime fuses into it, fp32, median of repeated runs.
+
+    Args:
+        path: JSON file that keeps the numbers; None keeps them in memory.
+        threads: Threads of ONNX Runtime.
+        batch_size: Samples in the timed input.
+
+    Example:
+        >>> table = LatencyTable()
+        >>> layer = LayerShape("conv", 3, 8, kernel=(3, 3), input_size=(8, 8))
+        >>> table.seconds(layer) > 0
+        True
+        >>> table.seconds(layer) == table.seconds(layer)
+        True
+    """
+
+    def __init__(self, path: Path | None = None, threads: int = 1, batch_size: int = 1) -> None:
+        self.threads = threads
+        self.batch_size = batch_size
+        self._store = TimeStore(path)
+
+    def seconds(self, shape: LayerShape) -> float:
+        """Return the time of one call of the layer, in seconds for the whole batch."""
+        key = json.dumps({**asdict(shape), "threads": self.threads, "batch": self.batch_size}, sort_keys=True)
+        return self._store.get(key, lambda: self._measure(shape))
+
+    def _measure(self, shape: LayerShape) -> float:
+        model, feed = _single_layer(shape, self.batch_size)
+        return median_seconds({"layer": model}, {"input": feed}, self.threads)["layer"]
+
+
+def median_seconds(
+    models: dict[str, onnx.ModelProto], feed: dict[str, np.ndarray[Any, Any]], threads: int = 1
+) -> dict[str, float]:
+    """Time models side by side on ONNX Runtime: A B A B …, so that a machine that slows down slows them all.
+
+    Args:
+        models: ONNX models that take the same inputs.
+        feed: The inputs by name.
+        threads: Threads within an operator.
+
+    Returns:
+        The median time of a call of each, in seconds.
+    """
+    sessions = {name: _session(model, threads) for name, model in models.items()}
+    start = perf_counter()
+    while perf_counter() - start < _WARMUP_SECONDS * len(sessions):
+        for session in sessions.values():
+            session.run(None, feed)
+    times: dict[str, list[float]] = {name: [] for name in sessions}
+    start = perf_counter()
+    for done in range(_MOST):
+        if done >= _FEWEST and perf_counter() - start > _SECONDS * len(sessions):
+            break
+        for name, session in sessions.items():
+            before = perf_counter()
+            session.run(None, feed)
+            times[name].append(perf_counter() - before)
+    return {name: median(values) for name, values in times.items()}
+
+
+def fingerprint(text: str) -> str:
+    """Shorten a long description to a key of 16 hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _session(model: onnx.ModelProto, threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _single_layer(shape: LayerShape, batch: int) -> tuple[onnx.ModelProto, np.ndarray[Any, Any]]:
+    generator = np.random.default_rng(0)
+    nodes, weight_shape = _conv_nodes(shape) if shape.kind == "conv" else _linear_nodes(shape)
+    weight = generator.standard_normal(weight_shape).astype(np.float32)
+    bias = generator.standard_normal(shape.out_channels).astype(np.float32)
+    channels_first = (shape.in_channels, *shape.input_size)
+    channels_last = (*shape.input_size, shape.in_channels)
+    feed_shape = (batch, *(channels_first if shape.kind == "conv" else channels_last))
+    graph = helper.make_graph(
+        nodes,
+        "layer",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, feed_shape)],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, [None] * len(feed_shape))],
+        [numpy_helper.from_array(weight, "weight"), numpy_helper.from_array(bias, "bias")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=10)
+    return model, generator.standard_normal(feed_shape).astype(np.float32)
+
+
+def _conv_nodes(shape: LayerShape) -> tuple[list[onnx.NodeProto], tuple[int, ...]]:
+    conv = helper.make_node(
+        "Conv",
+        ["input", "weight", "bias"],
+        ["sum"],
+        kernel_shape=shape.kernel,
+        strides=shape.stride,
+        pads=(*shape.padding, *shape.padding),
+        dilations=shape.dilation,
+        group=shape.groups,
+    )
+    relu = helper.make_node("Relu", ["sum"], ["output"])
+    return [conv, relu], (shape.out_channels, shape.in_channels // shape.groups, *shape.kernel)
+
+
+def _linear_nodes(shape: LayerShape) -> tuple[list[onnx.NodeProto], tuple[int, ...]]:
+    product = helper.make_node("MatMul", ["input", "weight"], ["sum"])
+    add = helper.make_node("Add", ["sum", "bias"], ["output"])
+    return [product, add], (shape.in_channels, shape.out_channels)

@@ -1,0 +1,108 @@
+"""The latency table: right shapes, real measurements, and the same number for ever after."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+import torchvision
+from adaptkit_zoo.cifar_resnet import resnet20_cifar
+from torch import nn
+from torch.nn import functional as F
+
+from adaptkit.profiling import layer_latency
+from adaptkit.profiling.layer_latency import LatencyTable, LayerShape, TimeStore, layer_shapes, median_seconds
+
+CONV = LayerShape("conv", 3, 8, kernel=(3, 3), stride=(2, 1), padding=(1, 1), input_size=(8, 8))
+
+
+def test_shapes_of_a_real_model():
+    shapes = layer_shapes(resnet20_cifar(), (torch.zeros(2, 3, 32, 32),))
+    assert len(shapes) == 20
+    assert shapes["layer2.0.conv1"] == LayerShape(
+        "conv", 16, 32, kernel=(3, 3), stride=(2, 2), padding=(1, 1), input_size=(32, 32)
+    )
+    assert shapes["linear"] == LayerShape("linear", 64, 10)
+
+
+def test_shapes_of_groups_and_tokens():
+    mobile = layer_shapes(torchvision.models.mobilenet_v2(), (torch.zeros(1, 3, 64, 64),))
+    assert mobile["features.1.conv.0.0"].groups == 32
+    vit = layer_shapes(torchvision.models.vit_b_16(image_size=32), (torch.zeros(1, 3, 32, 32),))
+    assert vit["encoder.layers.encoder_layer_0.mlp.0"] == LayerShape("linear", 768, 3072, input_size=(5,))
+
+
+def test_shapes_leave_the_model_as_it_was():
+    model = resnet20_cifar().train()
+    model.bn1.eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    layer_shapes(model, (torch.randn(2, 3, 32, 32),))
+    assert model.training
+    assert not model.bn1.training
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_value_is_measured_once_and_kept_in_the_file(tmp_path, monkeypatch):
+    path = tmp_path / "latency.json"
+    first = LatencyTable(path)
+    seconds = first.seconds(CONV)
+    assert 0 < seconds < 1
+    assert list(json.loads(path.read_text()).values()) == [seconds]
+
+    monkeypatch.setattr(layer_latency, "median_seconds", lambda *_: pytest.fail("measured again"))
+    assert first.seconds(CONV) == seconds
+    assert LatencyTable(path).seconds(CONV) == seconds
+
+
+@pytest.mark.parametrize(
+    ("change", "threads", "batch"),
+    [({"out_channels": 16}, 1, 1), ({"input_size": (4, 4)}, 1, 1), ({}, 2, 1), ({}, 1, 4), ({"stride": (1, 1)}, 1, 1)],
+)
+def test_every_part_of_a_shape_has_its_own_entry(tmp_path, change, threads, batch):
+    path = tmp_path / "latency.json"
+    LatencyTable(path).seconds(CONV)
+    LatencyTable(path, threads, batch).seconds(replace(CONV, **change))
+    assert len(json.loads(path.read_text())) == 2
+
+
+def test_the_timed_model_is_the_layer():
+    model, feed = layer_latency._single_layer(CONV, 5)
+    out = ort.InferenceSession(model.SerializeToString()).run(None, {"input": feed})[0]
+    weight, bias = (torch.from_numpy(_initializer(model, name)) for name in ("weight", "bias"))
+    want = F.relu(F.conv2d(torch.from_numpy(feed), weight, bias, stride=(2, 1), padding=1))
+    np.testing.assert_allclose(out, want.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_the_timed_linear_layer_keeps_its_tokens():
+    model, feed = layer_latency._single_layer(LayerShape("linear", 6, 4, input_size=(7,)), 3)
+    out = ort.InferenceSession(model.SerializeToString()).run(None, {"input": feed})[0]
+    assert feed.shape == (3, 7, 6)
+    assert out.shape == (3, 7, 4)
+
+
+def test_median_seconds_times_every_model():
+    small, feed = layer_latency._single_layer(CONV, 1)
+    large, _ = layer_latency._single_layer(replace(CONV, out_channels=64), 1)
+    times = median_seconds({"small": small, "large": large}, {"input": feed})
+    assert set(times) == {"small", "large"}
+    assert all(value > 0 for value in times.values())
+
+
+def test_same_padding_is_resolved():
+    net = nn.Conv2d(3, 4, (3, 5), padding="same", dilation=(2, 1))
+    assert layer_shapes(nn.Sequential(net), (torch.zeros(1, 3, 9, 9),))["0"].padding == (2, 2)
+
+
+def test_store_without_a_file_measures_once():
+    store = TimeStore()
+    values = iter([1.0, 2.0])
+    assert [store.get("a", lambda: next(values)) for _ in range(3)] == [1.0, 1.0, 1.0]
+
+
+def _initializer(model, name):
+    from onnx import numpy_helper
+
+    return numpy_helper.to_array(next(t for t in model.graph.initializer if t.name == name)).copy()
