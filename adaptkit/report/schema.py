@@ -10,7 +10,8 @@ SCHEMA_VERSION = 1
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    # JSON has no infinity: as strings they are valid JSON and are read back as numbers.
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
 
 
 class Percentiles(_Record):
