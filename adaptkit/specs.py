@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt, model_validator
+
+# The `format` of a key in the JSON schema; the recipe reader makes such values absolute and looks whether they exist.
+FILE: dict[str, JsonValue] = {"format": "file-path"}
+FILE_OR_FOLDER: dict[str, JsonValue] = {"format": "file-or-directory-path"}
+WRITABLE_FOLDER: dict[str, JsonValue] = {"format": "writable-directory-path"}
+FILE_OR_NAME: dict[str, JsonValue] = {"format": "file-path-or-name"}
 
 
 class Section(BaseModel):
     """A section of a recipe: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def _exactly_one(section: Section, keys: tuple[str, ...]) -> None:
@@ -26,7 +32,11 @@ class ModelSpec(Section):
     zoo: str | None = Field(None, description="A name in the zoo, such as resnet56_cifar.")
     torchvision: str | None = Field(None, description="A torchvision classification model, such as resnet18.")
     python: str | None = Field(None, description="module:function that returns the model.")
-    weights: str | None = Field(None, description="A .safetensors or .pt file, or the name of torchvision weights.")
+    weights: str | None = Field(
+        None,
+        description="A .safetensors or .pt file, or the name of torchvision weights.",
+        json_schema_extra=FILE_OR_NAME,
+    )
     args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments for the builder.")
 
     @model_validator(mode="after")
@@ -52,11 +62,17 @@ class DataSpec(Section):
     """Where the data comes from (exactly one source), how it is split, and how it is fed."""
 
     digits: bool = Field(False, description="The 8 × 8 digits that come with scikit-learn.")
-    npz: str | None = Field(None, description="A .npz file with x_train, y_train, x_test, y_test (or x and y).")
-    imagefolder: str | None = Field(None, description="A folder of class folders, or a zip of one.")
+    npz: str | None = Field(
+        None,
+        description="A .npz file with x_train, y_train, x_test, y_test (or x and y).",
+        json_schema_extra=FILE,
+    )
+    imagefolder: str | None = Field(
+        None, description="A folder of class folders, or a zip of one.", json_schema_extra=FILE_OR_FOLDER
+    )
     torchvision: str | None = Field(None, description="A torchvision data set, such as FashionMNIST.")
     python: str | None = Field(None, description="module:function that returns a dict of arrays as npz has them.")
-    root: str | None = Field(None, description="Folder of the torchvision data set.")
+    root: str | None = Field(None, description="Folder of the torchvision data set.", json_schema_extra=WRITABLE_FOLDER)
     download: bool = Field(False, description="Let torchvision download its data set.")
     args: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments for the python function.")
     size: PositiveInt | None = Field(None, description="Resize images to size × size pixels.")

@@ -1,0 +1,186 @@
+"""A recipe: what to make of which model, with which data; YAML to `Recipe` and back.
+
+Whatever is wrong with a recipe is found before any work and told at once, a line a mistake, with the file, the line and
+the key. Nothing in here loads torch.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SerializeAsAny, field_serializer, field_validator
+from ruamel.yaml import YAML
+
+from adaptkit import techniques
+from adaptkit.errors import RecipeError
+from adaptkit.reading.document import Document, read_document
+from adaptkit.reading.explain import check
+from adaptkit.reading.overrides import apply_overrides
+from adaptkit.reading.paths import resolve_paths
+from adaptkit.reading.problem import in_order, shown
+from adaptkit.reading.steps import read_steps
+from adaptkit.reading.variables import protect
+from adaptkit.specs import DataSpec, ExportSpec, GateSpec, ModelSpec, ProfileSpec, Section
+from adaptkit.technique import Technique
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class Recipe(Section):
+    """A whole recipe: the model, the data, the steps, and what is asked of the result."""
+
+    version: Literal[1] = Field(description="The version of the recipe format: 1.")
+    name: str = Field(description="Names the run folder: letters, digits, '.', '_' and '-'.")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(0, description="Every random choice derives from it.")
+    model: ModelSpec = Field(description="The trained model to start from.")
+    data: DataSpec = Field(description="The data to train, calibrate and test with.")
+    steps: tuple[SerializeAsAny[Technique], ...] = Field(description="The techniques, in the order they are applied.")
+    conditional: tuple[Any, ...] = Field(
+        (), description="Must be empty in this version.", json_schema_extra={"maxItems": 0}
+    )
+    export: ExportSpec = Field(default=ExportSpec(), description="How the ONNX file is written.")
+    profile: ProfileSpec = Field(default=ProfileSpec(), description="What is measured.")
+    gates: GateSpec = Field(default=GateSpec(), description="What the result must reach.")
+    lock: dict[str, Any] = Field({}, description="Facts of a run, written into its lock file.")
+
+    @field_validator("name")
+    @classmethod
+    def _folder_name(cls, name: str) -> str:
+        if _NAME.fullmatch(name) is None:
+            raise ValueError(
+                f"expected up to 100 letters, digits, '.', '_', '-', the first a letter or digit; got {shown(name)}"
+            )
+        return name
+
+    @field_validator("conditional")
+    @classmethod
+    def _nothing_conditional(cls, conditional: tuple[Any, ...]) -> tuple[Any, ...]:
+        if conditional:
+            raise ValueError(
+                "early exits, cascades and caches are not in this version of adaptkit; leave conditional out"
+            )
+        return conditional
+
+    @field_serializer("steps")
+    def _as_mappings(self, steps: tuple[Technique, ...]) -> list[dict[str, Any]]:
+        return [{step.name: step.model_dump(mode="json")} for step in steps]
+
+
+def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file, or the lock file of a run.
+
+    Relative paths in the file are relative to its folder, those in `overrides` to the current folder; in the Recipe
+    they are absolute.
+
+    Args:
+        path: A YAML file.
+        overrides: Values to replace, such as "steps.0.macs=0.4".
+
+    Raises:
+        RecipeError: The file cannot be read, or something in it is wrong; holds every problem found.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise RecipeError([f"{path}: no such file"]) from None
+    except UnicodeDecodeError as error:
+        raise RecipeError([f"{path}: not a recipe: byte {error.start} is not UTF-8 text"]) from None
+    except OSError as error:
+        raise RecipeError([f"{path}: cannot be read: {error.strerror}"]) from None
+    return parse_recipe(text, str(path), overrides, folder=path.parent)
+
+
+def parse_recipe(
+    text: str,
+    source: str = "recipe",
+    overrides: Sequence[str] = (),
+    env: Mapping[str, str] = os.environ,
+    folder: str | Path = ".",
+) -> Recipe:
+    """Read the text of a recipe.
+
+    Args:
+        text: YAML 1.2.
+        source: What to call the text in messages.
+        overrides: Values to replace, such as "steps.0.macs=0.4".
+        env: The variables for `${NAME}` and `${NAME:-default}`.
+        folder: What relative paths are relative to.
+
+    Raises:
+        RecipeError: Something is wrong; holds every problem found.
+
+    Example:
+        >>> text = "{version: 1, name: tiny, model: {zoo: lenet5_digits}, data: {digits: true}, steps: []}"
+        >>> parse_recipe(text).data.batch_size
+        128
+        >>> parse_recipe(text, overrides=["data.batch_sise=64"])
+        Traceback (most recent call last):
+        adaptkit.errors.RecipeError: --set data.batch_sise=64: data.batch_sise: unknown key ...
+    """
+    document = read_document(text, source, Path(folder), env)
+    recipe = None
+    if not document.problems or isinstance(document.data, dict):
+        recipe = _recipe(document, overrides)
+    if document.problems or recipe is None:
+        raise RecipeError(in_order(document.problems))
+    return recipe
+
+
+def _recipe(document: Document, overrides: Sequence[str]) -> Recipe | None:
+    data = document.data
+    if not isinstance(data, dict):
+        found = "an empty text" if data is None else shown(data)
+        document.add((), f"a recipe is a mapping with {', '.join(_required())}; got {found}")
+        return None
+    apply_overrides(document, overrides)
+    # A section left empty says nothing, as one left out.
+    data = {key: value for key, value in data.items() if value is not None or key not in _optional()}
+    resolve_paths(document, Recipe, data, ())
+    steps = read_steps(document, data["steps"], techniques.TECHNIQUES) if "steps" in data else ()
+    recipe, mistakes = check(Recipe, data | {"steps": []} if "steps" in data else data)
+    for mistake in mistakes:
+        document.add(mistake.path, mistake.message)
+    return recipe.model_copy(update={"steps": steps}) if isinstance(recipe, Recipe) else None
+
+
+def _required() -> list[str]:
+    return [key for key, field in Recipe.model_fields.items() if field.is_required()]
+
+
+def _optional() -> list[str]:
+    return [key for key, field in Recipe.model_fields.items() if not field.is_required()]
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Write a recipe as YAML in which every value stands, defaults too; reading it gives an equal recipe.
+
+    Example:
+        >>> text = "{version: 1, name: tiny, model: {zoo: lenet5_digits}, data: {digits: true}, steps: []}"
+        >>> print(dump_recipe(parse_recipe(text))[:34])
+        version: 1
+        name: tiny
+        seed: 0
+        mod
+    """
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.allow_unicode = True
+    yaml.width = 100
+    yaml.representer.sort_base_mapping_type_on_output = False
+    stream = io.StringIO()
+    yaml.dump(_protected(recipe.model_dump(mode="json")), stream)
+    return stream.getvalue()
+
+
+def _protected(value: Any) -> Any:
+    if isinstance(value, str):
+        return protect(value)
+    if isinstance(value, dict):
+        return {key: _protected(inner) for key, inner in value.items()}
+    return [_protected(inner) for inner in value] if isinstance(value, list) else value
