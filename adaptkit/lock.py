@@ -11,6 +11,7 @@ from torch import nn
 from adaptkit.errors import RunFolderError
 from adaptkit.recipe import Recipe, dump_recipe
 
+_FIXED = (("weights_sha256", "weights", "are"), ("data_sha256", "data", "is"), ("recipe_sha256", "recipe", "is"))
 _PACKAGES = ("adaptkit", "torch", "torchvision", "onnx", "onnxruntime", "onnxscript", "numpy")
 
 
@@ -68,10 +69,10 @@ def compare(locked: dict[str, Any], now: dict[str, Any]) -> list[str]:
     Raises:
         RunFolderError: Weights, data or recipe are not those of the lock, so this would be another run.
     """
-    for key, what in (("weights_sha256", "weights"), ("data_sha256", "data"), ("recipe_sha256", "recipe")):
+    for key, what, verb in _FIXED:
         if key in locked and locked[key] != now[key]:
             raise RunFolderError(
-                f"the {what} are not those of the lock ({key} was {locked[key][:12]}…, is {now[key][:12]}…): "
+                f"the {what} {verb} not what the lock says ({key} was {locked[key][:12]}…, is {now[key][:12]}…): "
                 "bring back what it was made with, or start a new run with another --output"
             )
     notes = [

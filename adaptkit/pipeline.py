@@ -43,6 +43,8 @@ def compress(
     started = time.monotonic()
     with open_run(Path(output), resume) as folder:
         run = Run.start(recipe, folder, show=show or _ignore, progress=progress)
+        if folder.is_finished:
+            return _judged(folder.read_report())
         model, baseline = run.baseline()
         steps = []
         for index, technique in enumerate(recipe.steps, start=1):
@@ -50,6 +52,10 @@ def compress(
             steps.append(step)
         certificate = run.export(model)
         report = run.report(model, baseline, steps, certificate, started)
+    return _judged(report)
+
+
+def _judged(report: Report) -> Report:
     failed = gates.failures(report.gates)
     if failed:
         raise GateFailed(failed, report)

@@ -13,6 +13,7 @@ from typing import Any
 
 from adaptkit.errors import RunFolderError
 from adaptkit.files import PART, explain_os_error, write_atomically
+from adaptkit.report.schema import Report
 
 LOCK = "recipe.lock.yaml"
 REPORT = "report.json"
@@ -34,6 +35,10 @@ class RunFolder:
     def is_finished(self) -> bool:
         """Whether a report has been written."""
         return (self.path / REPORT).is_file()
+
+    def read_report(self) -> Report:
+        """Give the report of a finished run."""
+        return Report.model_validate_json((self.path / REPORT).read_text(encoding="utf-8"))
 
     def read_lock(self) -> str | None:
         """Give the text of the lock file, or None where the run has not come so far."""

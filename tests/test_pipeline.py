@@ -1,0 +1,182 @@
+"""The main job on the digits: real files, real sessions, real kills."""
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from adaptkit_zoo.digits import resnet_digits
+
+import adaptkit
+from adaptkit.errors import GateFailed, RecipeError, RunFolderError
+from adaptkit.pipeline import compress
+from adaptkit.recipe import Recipe, parse_recipe
+from adaptkit.report.schema import Report
+
+SMALL = """
+version: 1
+name: small
+model: {zoo: lenet5_digits}
+data: {digits: true, validation: 100, calibration: 100}
+steps:
+  - prune.structured: {macs: 0.7, round_to: 1, min_channels: 2}
+  - distill.logits: {epochs: 2, fit: {learning_rate: 0.01, checkpoint_seconds: 0}}
+  - quantize.static: {calibration: 64}
+profile: {batch_sizes: [1, 8], repeats: 5, warmup: 2}
+"""
+FILES = {
+    "baseline.onnx", "certificate.json", "model.onnx", "model.safetensors", "recipe.lock.yaml", "report.html",
+    "report.json", "steps", "structure.json",
+}  # fmt: skip
+TIMED = {"latency_ms", "speedup", "peak_memory_bytes", "seconds", "created", "latency_us_before", "latency_us_after"}
+
+
+def _recipe(text: str = SMALL, **changes: str) -> Recipe:
+    return parse_recipe(text, overrides=[f"{key}={value}" for key, value in changes.items()])
+
+
+def _untimed(report: object) -> object:
+    """Drop what a clock or another process decides; layer notes explain timings."""
+    if isinstance(report, dict):
+        layers = "latency_us_before" in report
+        return {k: _untimed(v) for k, v in report.items() if k not in TIMED and not (layers and k == "note")}
+    return [_untimed(item) for item in report] if isinstance(report, list) else report
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> tuple[Path, Report]:
+    folder = tmp_path_factory.mktemp("run") / "small"
+    return folder, compress(_recipe(), folder, progress=False)
+
+
+def test_the_folder_holds_everything_and_nothing_else(run):
+    folder, _ = run
+    assert {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")} == FILES
+    assert [entry.name for entry in sorted((folder / "steps").iterdir())] == [
+        "00-baseline", "01-prune.structured", "02-distill.logits", "03-quantize.static",
+    ]  # fmt: skip
+
+
+def test_the_report_is_what_stands_in_the_folder(run):
+    folder, report = run
+    assert Report.model_validate_json((folder / "report.json").read_text()) == report
+    assert report.certificate.passed
+    assert report.final.bytes == (folder / "model.onnx").stat().st_size
+    assert report.final.macs < report.baseline.macs
+    assert set(report.final.latency_ms) == {"t1_b1", "t1_b8"}
+    assert [step.name for step in report.steps] == ["prune.structured", "distill.logits", "quantize.static"]
+
+
+def test_every_saving_is_of_the_exported_file(run):
+    folder, report = run
+    for index, step in enumerate(report.steps, start=1):
+        file = folder / "steps" / f"{index:02d}-{step.name}" / "model.onnx"
+        assert step.figures.bytes == file.stat().st_size
+
+
+def test_the_result_loads_back_onto_the_unmodified_class(run):
+    from adaptkit_zoo.digits import lenet5_digits
+
+    from adaptkit.runtime.model import AdaptedModel
+
+    folder, _ = run
+    model = adaptkit.load(lenet5_digits, folder)
+    x = torch.rand(4, 1, 8, 8)
+    expected = AdaptedModel.open(folder).predict(x.numpy())
+    torch.testing.assert_close(model(x), torch.from_numpy(expected), atol=0.1, rtol=0.05)
+
+
+def test_reproduced_from_the_lock(run, tmp_path):
+    from adaptkit.recipe import read_recipe
+
+    folder, report = run
+    again = compress(read_recipe(folder / "recipe.lock.yaml"), tmp_path / "again", progress=False)
+    assert (tmp_path / "again" / "model.onnx").read_bytes() == (folder / "model.onnx").read_bytes()
+    assert _untimed(again.model_dump()) == _untimed(report.model_dump())
+
+
+def test_a_lock_of_other_weights_is_refused(run, tmp_path):
+    folder, _ = run
+    lock = (folder / "recipe.lock.yaml").read_text()
+    key = json.loads(json.dumps(parse_recipe(lock).lock))["weights_sha256"]
+    with pytest.raises(RunFolderError, match="the weights are not what the lock says"):
+        compress(parse_recipe(lock.replace(key, "0" * 64)), tmp_path / "other", progress=False)
+
+
+def test_a_second_run_into_the_folder_is_refused(run):
+    folder, _ = run
+    with pytest.raises(RunFolderError, match="holds a finished run"):
+        compress(_recipe(), folder, progress=False)
+
+
+def test_resuming_with_another_recipe_is_refused(run):
+    folder, _ = run
+    with pytest.raises(RunFolderError, match="the recipe is not what the lock says"):
+        compress(_recipe(**{"steps.0.macs": "0.8"}), folder, resume=True, progress=False)
+
+
+def test_resuming_a_finished_run_gives_its_report(run):
+    folder, report = run
+    assert compress(_recipe(), folder, resume=True, progress=False) == report
+
+
+def test_a_failed_gate_leaves_everything_written(tmp_path):
+    with pytest.raises(GateFailed, match="max_bytes is .* allowed is at most 10") as failed:
+        compress(_recipe(**{"gates.max_bytes": "10"}), tmp_path / "run", progress=False)
+    assert FILES <= {entry.name for entry in (tmp_path / "run").iterdir()}
+    assert failed.value.report.gates[0].passed is False
+
+
+def test_steps_are_checked_before_any_work(tmp_path):
+    recipe = _recipe(**{"steps.0.targets": "[no_such_layer]"})
+    with pytest.raises(RecipeError, match=r"steps\.0\.prune\.structured.*no_such_layer"):
+        compress(recipe, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run" / "steps").exists()
+
+
+def test_no_steps_is_an_export_with_a_certificate(tmp_path):
+    report = compress(_recipe(steps="[]"), tmp_path / "run", progress=False)
+    assert report.final.accuracy == report.baseline.accuracy
+    assert report.certificate.agreement == 1.0
+
+
+def _start(recipe: Path, folder: Path, *extra: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "adaptkit_cli.main", "compress", str(recipe), "--output", str(folder), "-q", *extra]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_killed_at_twenty_random_moments_it_ends_in_the_same_bytes(tmp_path):
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(SMALL)
+    started = time.monotonic()
+    assert _start(recipe, tmp_path / "whole").wait() == 0
+    length = time.monotonic() - started
+    whole = (tmp_path / "whole" / "model.onnx").read_bytes()
+    report = _untimed(json.loads((tmp_path / "whole" / "report.json").read_text()))
+    moments = random.Random(7)
+    for _ in range(20):
+        folder = tmp_path / "killed"
+        process = _start(recipe, folder)
+        time.sleep(moments.uniform(0.2, 0.95) * length)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process = _start(recipe, folder, "--resume")
+        _, error = process.communicate()
+        assert process.returncode == 0, error.decode()
+        assert (folder / "model.onnx").read_bytes() == whole
+        assert _untimed(json.loads((folder / "report.json").read_text())) == report
+        shutil.rmtree(folder)
+
+
+def test_another_class_is_refused(run):
+    folder, _ = run
+    with pytest.raises(adaptkit.ModelError, match="another model"):
+        adaptkit.load(resnet_digits, folder)
