@@ -1,0 +1,57 @@
+"""What a training step minimises: functions (model, x, y) -> (loss, output)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adaptkit.metrics.task import first_output
+
+StepLoss: TypeAlias = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Runs the model on x itself, and returns the scalar to minimise and the output that accuracy is counted on."""
+
+_AUXILIARY_WEIGHT = 0.3
+
+
+def supervised(criterion: Callable[[Tensor, Tensor], Tensor]) -> StepLoss:
+    """Make a training loss from a function (output, target) -> scalar.
+
+    Where a model in training gives further outputs of the same shape (GoogLeNet's auxiliary heads), their losses are
+    added with weight 0.3 (Szegedy et al. 2015, "Going deeper with convolutions", section 5).
+
+    Args:
+        criterion: Maps the output and the target of a batch to a scalar.
+    """
+
+    def step_loss(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = model(x)
+        output = first_output(outputs)
+        loss = criterion(output, y)
+        for extra in auxiliary_outputs(outputs, output):
+            loss = loss + _AUXILIARY_WEIGHT * criterion(extra, y)
+        return loss, output
+
+    return step_loss
+
+
+def classification(label_smoothing: float = 0.0) -> StepLoss:
+    """Make the cross entropy, with a share of the target spread over all classes (Szegedy et al. 2016, section 7).
+
+    Args:
+        label_smoothing: That share, from 0 to 1.
+    """
+
+    def criterion(output: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(output, target, label_smoothing=label_smoothing)
+
+    return supervised(criterion)
+
+
+def auxiliary_outputs(outputs: Any, main: Tensor) -> list[Tensor]:
+    """List the further outputs of a model that look like the main one."""
+    if not isinstance(outputs, tuple | list):
+        return []
+    return [extra for extra in outputs[1:] if isinstance(extra, Tensor) and extra.shape == main.shape]
