@@ -21,7 +21,8 @@ def digits(value: float | None, significant: int = 3) -> str:
         return f"{value:.0f}"
     if abs(value) < 1e-4:
         return f"{value:.{significant - 1}e}"
-    decimals = significant - 1 - math.floor(math.log10(abs(value)))
+    power = math.floor(math.log10(abs(float(f"{value:.{significant - 1}e}"))))  # of the rounded value
+    decimals = significant - 1 - power
     return f"{value:,.{max(decimals, 0)}f}"
 
 

@@ -16,7 +16,7 @@ from adaptkit.report.comparison import (
     step_accuracies,
     verdict,
 )
-from adaptkit.report.numbers import DASH, digits, duration, percent, points, ratio_of, si, times
+from adaptkit.report.numbers import DASH, digits, duration, percent, points, ratio_of, times
 from adaptkit.report.schema import Certificate, Figures, Report, Step
 
 
@@ -104,8 +104,7 @@ def _behind(report: Report, width: int) -> str:
 
 def _gates(report: Report) -> str:
     rows = [("gates", "limit", "found", "")]
-    for gate in report.gates:
-        rows.append((f"  {gate.name}", *gate_values(gate), "passed" if gate.passed else "FAILED"))
+    rows += [(f"  {x.name}", *gate_values(x), "passed" if x.passed else "FAILED") for x in report.gates]
     return _align(rows) if report.gates else ""
 
 

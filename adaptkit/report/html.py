@@ -1,0 +1,140 @@
+"""The report as one HTML file that loads nothing: styles, script and charts are inside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from adaptkit.report import comparison, numbers
+from adaptkit.report.charts import Point, error_chart, step_chart
+from adaptkit.report.schema import Figures, Layer, Report
+
+_METHODS = {
+    "rapl": "read from the energy counter of the processor",
+    "nvml": "read from the energy counter of the graphics card",
+    "estimate": "an estimate from a model of the machine, not a measurement",
+}
+
+
+def render(report: Report) -> str:
+    """Write the whole report as one self-contained HTML page."""
+    environment = Environment(
+        loader=PackageLoader("adaptkit.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    helpers = (numbers.digits, numbers.si, numbers.percent, numbers.points, numbers.duration, numbers.times)
+    environment.filters.update({helper.__name__: helper for helper in helpers})
+    environment.filters["plain"] = _plain
+    environment.filters["setting"] = comparison.setting_label
+    environment.filters["speedup"] = comparison.speedup_text
+    split, accuracies = comparison.step_accuracies(report)
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        verdict=comparison.verdict(report),
+        rows=comparison.comparison(report),
+        split=split,
+        steps=list(zip(report.steps, accuracies[1:], strict=True)),
+        charts=list(_step_charts(report, split, accuracies)),
+        layers=_layer_rows(report.layers),
+        behind=comparison.slow_to_gain(report.layers),
+        gates=[(gate, *comparison.gate_values(gate)) for gate in report.gates],
+        errors=_errors(report),
+        energy=[("before", report.baseline), ("after", report.final)],
+        method_text=_METHODS,
+        ratio=numbers.ratio_of,
+    )
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _errors(report: Report) -> Markup:
+    found = report.certificate
+    return error_chart(found.layer_errors, found.tolerance, found.first_jump)
+
+
+def _step_charts(report: Report, split: str, accuracies: Sequence[float | None]) -> Iterator[Markup]:
+    models = [report.baseline, *(step.figures for step in report.steps)]
+    names = ["before", *(step.name for step in report.steps)]
+    seen = list(accuracies)
+    if not report.steps:
+        final = report.final
+        models.append(final)
+        names.append("after")
+        seen.append(final.accuracy if split == "test" else final.validation_accuracy)
+    for title, unit, cost in _costs(report):
+        yield step_chart(title, unit, list(_points(names, seen, [cost(model) for model in models])))
+
+
+def _points(names: list[str], accuracies: list[float | None], costs: list[float | None]) -> Iterator[Point]:
+    for number, (name, accuracy, cost) in enumerate(zip(names, accuracies, costs, strict=True)):
+        if accuracy is not None and cost is not None:
+            yield Point(str(number), name, cost, accuracy)
+
+
+def _costs(report: Report) -> Iterator[tuple[str, str, Callable[[Figures], float | None]]]:
+    for key in report.baseline.latency_ms:
+        yield f"latency, {comparison.setting_label(key)}", "ms", _latency_at(key)
+    yield "MACs per sample", "M", lambda figures: figures.macs / 1e6
+    yield "file size", "MB", lambda figures: figures.bytes / 1e6
+
+
+def _latency_at(key: str) -> Callable[[Figures], float | None]:
+    return lambda figures: figures.latency_ms[key].p50 if key in figures.latency_ms else None
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A figure of a layer before and after, as text, and as bars in percent of the largest in the table."""
+
+    before: str
+    after: str
+    wide_before: float
+    wide_after: float
+    order: float
+
+
+@dataclass(frozen=True)
+class _LayerRow:
+    layer: Layer
+    shapes: tuple[str, str]
+    pairs: tuple[_Pair, ...]
+
+
+def _layer_rows(layers: Sequence[Layer]) -> list[_LayerRow]:
+    columns: tuple[tuple[Callable[[float | None], str], list[float | None], list[float | None]], ...] = (
+        (numbers.si, [x.parameters_before for x in layers], [x.parameters_after for x in layers]),
+        (numbers.si, [x.macs_before for x in layers], [x.macs_after for x in layers]),
+        (_microseconds, [x.latency_us_before for x in layers], [x.latency_us_after for x in layers]),
+    )
+    pairs = zip(*(_pairs(write, before, after) for write, before, after in columns), strict=True)
+    return [
+        _LayerRow(layer, (_shape(layer.shape_before), _shape(layer.shape_after)), tuple(found))
+        for layer, found in zip(layers, pairs, strict=True)
+    ]
+
+
+def _pairs(
+    write: Callable[[float | None], str], before: list[float | None], after: list[float | None]
+) -> Iterator[_Pair]:
+    most = max((value for value in (*before, *after) if value), default=1.0)
+    for one, other in zip(before, after, strict=True):
+        yield _Pair(write(one), write(other), 100 * (one or 0) / most, 100 * (other or 0) / most, one or 0)
+
+
+def _microseconds(value: float | None) -> str:
+    return numbers.DASH if value is None else f"{numbers.digits(value)} µs"
+
+
+def _shape(sizes: Sequence[int] | None) -> str:
+    if sizes is None:
+        return "removed"
+    return " × ".join(str(size) for size in sizes) or "scalar"
