@@ -1,0 +1,148 @@
+"""A model as a graph of ATen operations with nothing hidden: parameters come in as arguments."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export.graph_signature import InputKind
+from torch.utils import _pytree as pytree
+
+from adaptkit.errors import ModelError
+
+
+@dataclass
+class Captured:
+    """A model in evaluation mode as a functional graph.
+
+    Args:
+        graph: Its placeholders are parameters, buffers, constants and inputs, in any order; returns a flat tuple.
+        state: Placeholder to the name of the parameter or buffer in the model.
+        constants: Placeholder to a value that is written into the model's code.
+        inputs: The placeholders of the model's inputs, in order.
+        outputs: Puts the flat tuple into the form the model returns.
+    """
+
+    graph: fx.Graph
+    state: dict[str, str]
+    constants: dict[str, Tensor]
+    inputs: tuple[str, ...]
+    outputs: Any
+
+    def arguments(self, model: nn.Module, inputs: tuple[Tensor, ...] | None) -> dict[str, Any]:
+        """Collect the values of all placeholders; without `inputs` those of the model alone."""
+        own: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+        own.update(model.named_buffers(remove_duplicate=False))
+        values: dict[str, Any] = {name: own[target] for name, target in self.state.items()} | self.constants
+        return values | (dict(zip(self.inputs, inputs, strict=True)) if inputs is not None else {})
+
+    def owner(self, name: str) -> str:
+        """Name the module whose parameter a placeholder holds, '' for the model itself or for anything else."""
+        return self.state.get(name, "").rpartition(".")[0]
+
+
+def capture(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Captured:
+    """Capture a model in evaluation mode, with any batch size, free of in-place operations.
+
+    Args:
+        model: Any module that torch.export captures.
+        example_inputs: Inputs of one call, batch first.
+
+    Raises:
+        ModelError: torch.export refuses the model; says where.
+    """
+    # A batch of one would be burnt into the graph as a constant.
+    inputs = tuple(x if x.shape[0] > 1 else torch.cat([x, x]) for x in example_inputs)
+    batch = torch.export.Dim("batch", min=1)
+    was_training = model.training
+    model.eval()
+    try:
+        with _quiet(), torch.inference_mode(False), torch.no_grad():
+            shapes = tuple({0: batch} for _ in inputs)
+            program = torch.export.export(model, inputs, dynamic_shapes=shapes, strict=False).run_decompositions({})
+    except (torch._dynamo.exc.UserError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError(f"{type(model).__name__} cannot be captured: {reason}") from error
+    finally:
+        model.train(was_training)
+    return _captured(program)
+
+
+def _captured(program: torch.export.ExportedProgram) -> Captured:
+    state: dict[str, str] = {}
+    constants: dict[str, Tensor] = {}
+    for spec in program.graph_signature.input_specs:
+        name, target = str(getattr(spec.arg, "name", "")), spec.target
+        if target is not None and spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
+            state[name] = target
+        elif target is not None and spec.kind == InputKind.CONSTANT_TENSOR:
+            constants[name] = program.constants[target]
+    spec_of_output = program.call_spec.out_spec
+    return Captured(
+        program.graph_module.graph,
+        state,
+        constants,
+        tuple(program.graph_signature.user_inputs),  # type: ignore[arg-type]
+        lambda flat: pytree.tree_unflatten(flat, spec_of_output) if spec_of_output is not None else flat,
+    )
+
+
+def fixed_values(captured: Captured, model: nn.Module) -> dict[str, Any]:
+    """Compute every node that depends on parameters alone, such as a folded weight.
+
+    Returns:
+        Node name to value; placeholders of the model's tensors are among them.
+    """
+    values = captured.arguments(model, None)
+    with torch.no_grad():
+        for node in captured.graph.nodes:
+            sources = node.all_input_nodes
+            if node.op == "call_function" and sources and all(source.name in values for source in sources):
+                arguments = fx.map_arg((node.args, node.kwargs), lambda source: values[source.name])
+                values[node.name] = node.target(*arguments[0], **arguments[1])
+    return values
+
+
+def observe(
+    module: fx.GraphModule, arguments: dict[str, Any], record: Callable[[fx.Node, Any], None]
+) -> tuple[Tensor, ...]:
+    """Run a graph once and show every node with its value to `record`; values are freed after their last use."""
+    ordered = [arguments[node.name] for node in module.graph.nodes if node.op == "placeholder"]
+    outputs: tuple[Tensor, ...] = _Observed(module, record).run(*ordered)
+    return outputs
+
+
+class _Observed(fx.Interpreter):
+    def __init__(self, module: fx.GraphModule, record: Callable[[fx.Node, Any], None]) -> None:
+        super().__init__(module)
+        self._record = record
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        self._record(n, value)
+        return value
+
+
+def module_of(node: fx.Node) -> str:
+    """Name the innermost module a node was captured in, '' where none is known."""
+    stack: dict[str, tuple[str, Any]] = node.meta.get("nn_module_stack", {})
+    return list(stack.values())[-1][0] if stack else ""
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    logger = logging.getLogger("torch.export")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

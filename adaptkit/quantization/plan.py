@@ -1,0 +1,105 @@
+"""The scale table: every figure of a quantization, as plain values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+from adaptkit.errors import ModelError
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The integers that stand for one tensor: x ≈ scale · (q − zero_point), lowest ≤ q ≤ highest.
+
+    Args:
+        scale: One value, or one a channel; every value is exact in float32.
+        zero_point: As many as scales.
+        bits: 8 or fewer for weights and activations (stored in 8), 32 for biases.
+        signed: Whether q may be negative.
+        axis: The channel dimension, None for one scale.
+
+    Example:
+        >>> grid = Grid((0.5,), (128,), bits=8, signed=False)
+        >>> grid.lowest, grid.highest
+        (0, 255)
+    """
+
+    scale: tuple[float, ...]
+    zero_point: tuple[int, ...]
+    bits: int = 8
+    signed: bool = True
+    axis: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a table whose parts do not fit together."""
+        if len(self.scale) != len(self.zero_point) or not self.scale:
+            raise ModelError(f"{len(self.scale)} scales and {len(self.zero_point)} zero points do not fit together")
+        if self.axis is None and len(self.scale) != 1:
+            raise ModelError(f"{len(self.scale)} scales need an axis")
+        if not all(0 < scale < float("inf") for scale in self.scale):
+            raise ModelError(f"scales must be positive and finite: got {min(self.scale)} … {max(self.scale)}")
+        if not all(self.lowest <= zero <= self.highest for zero in self.zero_point):
+            raise ModelError(f"zero points must be between {self.lowest} and {self.highest}: got {self.zero_point}")
+
+    @property
+    def lowest(self) -> int:
+        """The smallest integer of the grid."""
+        return -(1 << self.bits - 1) if self.signed else 0
+
+    @property
+    def highest(self) -> int:
+        """The largest integer of the grid."""
+        return (1 << self.bits - 1) - 1 if self.signed else (1 << self.bits) - 1
+
+
+@dataclass(frozen=True)
+class QuantizationPlan:
+    """Which tensors of a captured model are quantized, and how.
+
+    Simulator and ONNX file are both made from it, so what was simulated is what is exported. A key is the name of an
+    operation in the captured graph (`relu_3`: its output), or that name with `.weight` or `.bias`, or the name of an
+    input of the model.
+
+    Args:
+        tensors: Key to grid.
+        inputs: Shapes of the example inputs the model was captured with, batch first.
+
+    Example:
+        >>> plan = QuantizationPlan({"relu": Grid((0.1,), (0,), signed=False)}, ((1, 3, 32, 32),))
+        >>> QuantizationPlan.from_json(plan.to_json()) == plan
+        True
+    """
+
+    tensors: Mapping[str, Grid] = field(default_factory=dict)
+    inputs: tuple[tuple[int, ...], ...] = ()
+
+    def to_json(self) -> str:
+        """Write the plan as one JSON document; the same plan gives the same text."""
+        tensors = {key: asdict(grid) for key, grid in sorted(self.tensors.items())}
+        return json.dumps({"version": VERSION, "inputs": self.inputs, "tensors": tensors}, sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> QuantizationPlan:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ModelError: The text is no plan, or one of another version.
+        """
+        try:
+            document = json.loads(text)
+            if document["version"] != VERSION:
+                raise ModelError(f"quantization plan of version {document['version']}: this adaptkit reads {VERSION}")
+            tensors = {key: _grid(entry) for key, entry in document["tensors"].items()}
+            inputs = tuple(tuple(int(size) for size in shape) for shape in document["inputs"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"the quantization plan is damaged ({error}): quantize the model again") from error
+        return QuantizationPlan(tensors, inputs)
+
+
+def _grid(entry: dict[str, object]) -> Grid:
+    scale, zero_point = entry.pop("scale"), entry.pop("zero_point")
+    return Grid(tuple(scale), tuple(zero_point), **entry)  # type: ignore[arg-type]

@@ -1,0 +1,114 @@
+"""Integer grids for weights and biases, safe where a CPU adds two 8-bit products in 16 bits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from adaptkit.quantization.plan import Grid
+
+LIMIT = 32767
+"""The largest sum that a 16-bit register holds."""
+_RATIOS = tuple(i / 24 for i in range(24, 9, -1))
+_BIAS_ROOM = float(1 << 30)
+
+
+def rows_in_runtime_order(weight: Tensor) -> Tensor:
+    """Lay out the weights of each output channel in the order in which ONNX Runtime multiplies them.
+
+    Args:
+        weight: out × in (linear) or out × in × kernel… (convolution, channels last in memory).
+
+    Returns:
+        out × (kernel · in), the input channel fastest.
+    """
+    return weight.movedim(1, -1).reshape(weight.shape[0], -1)
+
+
+def worst_pair(rows: Tensor) -> Tensor:
+    """Find the largest sum, in magnitude, of two neighbouring products of a weight and an activation of 0 … 255.
+
+    A CPU with AVX2 or AVX-512 but without VNNI multiplies eight-bit values with `vpmaddubsw`, which adds the products
+    2i and 2i + 1 in 16 bits and saturates: max over i of 255 · max(Σ positive, Σ |negative| of the pair).
+
+    Args:
+        rows: Integers, out × K, in runtime order.
+
+    Returns:
+        One value an output channel; beyond 32767 the result may be wrong.
+
+    Example:
+        >>> worst_pair(torch.tensor([[100, 50], [100, -50]]))
+        tensor([38250, 25500])
+    """
+    if rows.shape[1] % 2:
+        rows = torch.nn.functional.pad(rows, (0, 1))
+    pairs = rows.reshape(rows.shape[0], -1, 2)
+    positive, negative = pairs.clamp(min=0).sum(2), -pairs.clamp(max=0).sum(2)
+    return 255 * torch.maximum(positive, negative).amax(1)
+
+
+def weight_grid(weight: Tensor, bits: int | None = None, per_channel: bool = True) -> Grid:
+    """Find the symmetric grid of least squared error for the weights of a layer.
+
+    Tried are fifteen scales a channel. With `bits=None` the grid has eight bits, and only scales count that keep every
+    pair of products within 16 bits (see `worst_pair`): most channels then keep more than the seven bits that are safe
+    whatever the weights. Depthwise weights, which are never multiplied in pairs, keep eight.
+
+    Args:
+        weight: out × in × kernel… .
+        bits: 8, 7, or None for eight bits within the limit.
+        per_channel: One scale an output channel, or one for all.
+
+    Example:
+        >>> weight_grid(torch.tensor([[1.27, 0.0], [0.0, 2.54]]), bits=8).scale == tuple(
+        ...     float(s) for s in torch.tensor([1.27, 2.54]) / 127
+        ... )
+        True
+    """
+    rows = rows_in_runtime_order(weight.detach()).float()
+    if not per_channel:
+        rows = rows.reshape(1, -1)
+    alone = weight.dim() > 2 and weight.shape[1] == 1
+    limited = bits is None and not alone
+    half = 1 << (bits or 8) - 1
+    largest = rows.abs().amax(1).clamp(min=1e-10)
+    # A scale of largest / 64 is safe for any weights, so the last candidate always counts.
+    base = largest / (64 if limited else half - 1)
+    best, error = base, torch.full_like(base, float("inf"))
+    for ratio in _RATIOS:
+        scale = base * ratio
+        integers = torch.round(rows / scale[:, None]).clamp_(-half, half - 1)
+        cost = (integers * scale[:, None] - rows).square_().sum(1)
+        if limited:
+            cost[_pairs(integers, weight.shape[0]) > LIMIT] = float("inf")
+        better = cost < error
+        best, error = torch.where(better, scale, best), torch.where(better, cost, error)
+    axis = 0 if per_channel else None
+    return Grid(tuple(best.tolist()), (0,) * len(best), bits or 8, True, axis)
+
+
+def _pairs(integers: Tensor, channels: int) -> Tensor:
+    worst = worst_pair(integers.reshape(channels, -1))
+    return worst if len(integers) == channels else worst.amax(0, keepdim=True)
+
+
+def roomy(grid: Grid, bias: Tensor, input_scale: float) -> Grid:
+    """Widen the scales of channels whose bias would not fit 32 bits beside them (dead channels, mostly).
+
+    Args:
+        grid: The weights' grid.
+        bias: One value an output channel.
+        input_scale: Scale of the layer's input.
+    """
+    needed = bias.detach().double().abs() / (input_scale * _BIAS_ROOM)
+    if len(grid.scale) == 1:
+        needed = needed.amax(0, keepdim=True)
+    scale = torch.maximum(torch.tensor(grid.scale, dtype=torch.float64), needed).float()
+    return Grid(tuple(scale.tolist()), grid.zero_point, grid.bits, grid.signed, grid.axis)
+
+
+def bias_grid(weight: Grid, input_scale: float) -> Grid:
+    """Make the grid of a bias: s = s_x · s_w in float32, 32 bits, as the integer kernels add it."""
+    scale = torch.tensor(weight.scale) * torch.tensor(input_scale)
+    return Grid(tuple(scale.tolist()), weight.zero_point, 32, True, weight.axis)
