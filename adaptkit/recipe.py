@@ -21,8 +21,8 @@ from adaptkit.errors import RecipeError
 from adaptkit.reading.document import Document, read_document
 from adaptkit.reading.explain import check
 from adaptkit.reading.overrides import apply_overrides
-from adaptkit.reading.paths import resolve_paths
 from adaptkit.reading.problem import in_order, shown
+from adaptkit.reading.references import resolve_references
 from adaptkit.reading.steps import read_steps
 from adaptkit.reading.variables import protect
 from adaptkit.specs import DataSpec, ExportSpec, GateSpec, ModelSpec, ProfileSpec, Section
@@ -141,7 +141,7 @@ def _recipe(document: Document, overrides: Sequence[str]) -> Recipe | None:
     apply_overrides(document, overrides)
     # A section left empty says nothing, as one left out.
     data = {key: value for key, value in data.items() if value is not None or key not in _optional()}
-    resolve_paths(document, Recipe, data, ())
+    resolve_references(document, Recipe, data, ())
     steps = read_steps(document, data["steps"], techniques.TECHNIQUES) if "steps" in data else ()
     recipe, mistakes = check(Recipe, data | {"steps": []} if "steps" in data else data)
     for mistake in mistakes:
@@ -158,15 +158,12 @@ def _optional() -> list[str]:
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """Write a recipe as YAML in which every value stands, defaults too; reading it gives an equal recipe.
+    r"""Write a recipe as YAML in which every value stands, defaults too; reading it gives an equal recipe.
 
     Example:
         >>> text = "{version: 1, name: tiny, model: {zoo: lenet5_digits}, data: {digits: true}, steps: []}"
-        >>> print(dump_recipe(parse_recipe(text))[:34])
-        version: 1
-        name: tiny
-        seed: 0
-        mod
+        >>> "seed: 0\n" in dump_recipe(parse_recipe(text))
+        True
     """
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt, model_validator
 
-# The `format` of a key in the JSON schema; the recipe reader makes such values absolute and looks whether they exist.
+# The `format` of a key in the JSON schema; the recipe reader looks whether such values exist, and makes paths absolute.
+ZOO_NAME: dict[str, JsonValue] = {"format": "zoo-name"}
 FILE: dict[str, JsonValue] = {"format": "file-path"}
 FILE_OR_FOLDER: dict[str, JsonValue] = {"format": "file-or-directory-path"}
 WRITABLE_FOLDER: dict[str, JsonValue] = {"format": "writable-directory-path"}
@@ -16,7 +17,7 @@ FILE_OR_NAME: dict[str, JsonValue] = {"format": "file-path-or-name"}
 class Section(BaseModel):
     """A section of a recipe: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="constants")
 
 
 def _exactly_one(section: Section, keys: tuple[str, ...]) -> None:
@@ -29,7 +30,7 @@ def _exactly_one(section: Section, keys: tuple[str, ...]) -> None:
 class ModelSpec(Section):
     """Where the trained model comes from: exactly one of `zoo`, `torchvision`, `python`."""
 
-    zoo: str | None = Field(None, description="A name in the zoo, such as resnet56_cifar.")
+    zoo: str | None = Field(None, description="A name in the zoo, such as resnet56_cifar.", json_schema_extra=ZOO_NAME)
     torchvision: str | None = Field(None, description="A torchvision classification model, such as resnet18.")
     python: str | None = Field(None, description="module:function that returns the model.")
     weights: str | None = Field(

@@ -191,7 +191,11 @@ def _source_of(node: Node) -> str:
 def _line_of(error: YAMLError, text: str) -> int:
     if isinstance(error, ReaderError):
         return text.count("\n", 0, error.position) + 1
-    mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
+    if not isinstance(error, MarkedYAMLError):
+        return 1
+    # A quote that is never closed is noticed at the end; where it was opened helps more.
+    never_closed = error.problem == "found unexpected end of stream"
+    mark = error.context_mark if never_closed else error.problem_mark
     return 1 if mark is None else mark.line + 1
 
 

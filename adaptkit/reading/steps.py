@@ -7,8 +7,8 @@ from typing import Any
 
 from adaptkit.reading.document import Document
 from adaptkit.reading.explain import check
-from adaptkit.reading.paths import resolve_paths
 from adaptkit.reading.problem import KeyPath, hint, shown
+from adaptkit.reading.references import resolve_references
 from adaptkit.technique import Technique
 
 
@@ -48,7 +48,7 @@ def _too_many_keys(name: str, others: list[str], technique: type[Technique]) -> 
 
 
 def _technique(document: Document, kind: type[Technique], settings: dict[str, Any], path: KeyPath) -> Technique | None:
-    resolve_paths(document, kind, settings, path)
+    resolve_references(document, kind, settings, path)
     technique, mistakes = check(kind, settings)
     for mistake in mistakes:
         document.add((*path, *mistake.path), mistake.message)

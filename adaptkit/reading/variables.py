@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping
 
 _MARK, _END = "\ue000", "\ue001"
-_HIDE = re.compile(r"\$\$\{|\$\{[^}\n]*\}|\$\{|" + _MARK)
+# What stands in quotes may hold escapes, which YAML must see; there only the opening is hidden.
+_HIDE = re.compile(r"\$?\$\{[^}'\"\\\n]*\}|\$?\$\{|" + _MARK)
 _HIDDEN = re.compile(_MARK + r"(\d+)" + _END)
 _VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)\}|\$\{")
 _INSIDE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>.*))?", re.DOTALL)

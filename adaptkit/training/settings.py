@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class FitSettings(BaseModel):
     """How `fit` trains; the length in epochs is the caller's."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: Annotated[float, Field(gt=0)] = Field(0.05, description="The highest learning rate of the schedule.")
