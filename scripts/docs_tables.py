@@ -1,0 +1,33 @@
+"""A hook of mkdocs: tables of settings are made from the classes, so that no page can drift from them.
+
+In a page, `<!-- settings: module:Class -->` becomes a table of that class's settings, and `<!-- include: FILE -->` the
+text of a file of the repository.
+"""
+
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from adaptkit_cli.settings import settings_of
+
+_ROOT = Path(__file__).parent.parent
+_SETTINGS = re.compile(r"<!-- settings: ([\w.]+):(\w+) -->")
+_INCLUDE = re.compile(r"<!-- include: ([\w./-]+) -->")
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Replace the marks of a page; mkdocs calls this with the text of every page."""
+    with_files = _INCLUDE.sub(lambda mark: (_ROOT / mark[1]).read_text(encoding="utf-8"), markdown)
+    return _SETTINGS.sub(lambda mark: settings_table(mark[1], mark[2]), with_files)
+
+
+def settings_table(module: str, name: str) -> str:
+    """Write the settings of a class as a table in Markdown."""
+    lines = ["| key | type and default | meaning |", "|---|---|---|"]
+    for setting in settings_of(getattr(import_module(module), name)):
+        kind, _, rest = setting.text.partition("; ")
+        default, _, meaning = rest.partition(". ")
+        cells = [f"`{setting.key}`", f"{kind}; {default.removesuffix('.')}", meaning]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
