@@ -89,6 +89,6 @@ def _recipe_sha256(recipe: Recipe, weights: str, data: str) -> str:
     model = recipe.model.model_copy(update={"weights": weights})
     source = {key: data for key in ("npz", "imagefolder", "root") if getattr(recipe.data, key) is not None}
     portable = recipe.model_copy(
-        update={"model": model, "data": recipe.data.model_copy(update=source), "lock": {}, "name": ""}
+        update={"model": model, "data": recipe.data.model_copy(update=source), "lock": {}, "name": "", "folder": None}
     )
     return hashlib.sha256(dump_recipe(portable).encode()).hexdigest()

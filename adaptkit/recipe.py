@@ -22,10 +22,10 @@ from adaptkit.reading.document import Document, read_document
 from adaptkit.reading.explain import check
 from adaptkit.reading.overrides import apply_overrides
 from adaptkit.reading.problem import in_order, shown
-from adaptkit.reading.references import resolve_references
+from adaptkit.reading.references import names_python, resolve_references
 from adaptkit.reading.steps import read_steps
 from adaptkit.reading.variables import protect
-from adaptkit.specs import DataSpec, ExportSpec, GateSpec, ModelSpec, ProfileSpec, Section
+from adaptkit.specs import WRITABLE_FOLDER, DataSpec, ExportSpec, GateSpec, ModelSpec, ProfileSpec, Section
 from adaptkit.technique import Technique
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -46,6 +46,11 @@ class Recipe(Section):
     export: ExportSpec = Field(default=ExportSpec(), description="How the ONNX file is written.")
     profile: ProfileSpec = Field(default=ProfileSpec(), description="What is measured.")
     gates: GateSpec = Field(default=GateSpec(), description="What the result must reach.")
+    folder: str | None = Field(
+        None,
+        description="Where the modules of `python:` are looked for first; the recipe's own folder by default.",
+        json_schema_extra=WRITABLE_FOLDER,
+    )
     lock: dict[str, Any] = Field({}, description="Facts of a run, written into its lock file.")
 
     @field_validator("name")
@@ -141,6 +146,8 @@ def _recipe(document: Document, overrides: Sequence[str]) -> Recipe | None:
     apply_overrides(document, overrides)
     # A section left empty says nothing, as one left out.
     data = {key: value for key, value in data.items() if value is not None or key not in _optional()}
+    if names_python([data.get(key) for key in ("model", "data", "steps")]):
+        data.setdefault("folder", str(document.place(()).folder))
     resolve_references(document, Recipe, data, ())
     steps = read_steps(document, data["steps"], techniques.TECHNIQUES) if "steps" in data else ()
     recipe, mistakes = check(Recipe, data | {"steps": []} if "steps" in data else data)

@@ -58,8 +58,9 @@ class Run:
     @classmethod
     def start(cls, recipe: Recipe, folder: RunFolder, *, show: Callable[[str], None], progress: bool) -> Run:
         """Load model and data, check every step against them, and write the lock file."""
-        data = load_data(recipe.data, recipe.seed)
-        original = load_model(recipe.model, data.num_classes)
+        beside = Path(recipe.folder or "")
+        data = load_data(recipe.data, recipe.seed, beside)
+        original = load_model(recipe.model, data.num_classes, beside)
         check_fits(data, original)
         facts = lock.facts(recipe, original, data.sha256)
         run = cls(recipe, folder, original, data, facts, show, progress)

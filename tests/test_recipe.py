@@ -276,6 +276,14 @@ def test_relative_paths_are_relative_to_the_file(tmp_path, monkeypatch):
     assert read_recipe("sub/r.yaml", ["data.npz=here.npz"]).data.npz == str(tmp_path / "here.npz")
 
 
+def test_the_folder_is_kept_where_python_modules_are_named(tmp_path):
+    (tmp_path / "r.yaml").write_text(GOOD.replace("{zoo: lenet5_digits}", "{python: 'models:build'}"))
+    recipe = read_recipe(tmp_path / "r.yaml")
+    assert recipe.folder == str(tmp_path)
+    assert parse_recipe(dump_recipe(recipe), folder="elsewhere").folder == str(tmp_path)
+    assert parse_recipe(GOOD).folder is None
+
+
 def test_torchvision_weights_by_name_are_no_file():
     model = parse_recipe(GOOD.replace("{zoo: lenet5_digits}", "{torchvision: resnet18, weights: IMAGENET1K_V1}")).model
     assert model.weights == "IMAGENET1K_V1"

@@ -34,6 +34,13 @@ def resolve_references(document: Document, model: type[BaseModel], section: dict
         resolve_references(document, nested, inner, (*path, key))
 
 
+def names_python(value: Any) -> bool:
+    """Whether a `python: module:function` stands anywhere in a value."""
+    if isinstance(value, list):
+        return any(names_python(inner) for inner in value)
+    return isinstance(value, dict) and (isinstance(value.get("python"), str) or names_python([*value.values()]))
+
+
 def _look_in_zoo(document: Document, name: str, path: KeyPath) -> None:
     known = names()
     if name not in known:
