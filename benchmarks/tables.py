@@ -58,7 +58,8 @@ def main() -> None:
         for name, made in TABLES.items():
             pattern = re.compile(rf"(<!-- table:{name} -->\n).*?(<!-- /table -->)", re.DOTALL)
             if pattern.search(text):
-                text = pattern.sub(lambda match, table=made(): f"{match[1]}{table}\n{match[2]}", text)
+                table = made()
+                text = pattern.sub(lambda match, table=table: f"{match[1]}{table}\n{match[2]}", text)
         path.write_text(text)
 
 

@@ -17,6 +17,7 @@ from adaptkit.loading.decode import to_pixels
 from adaptkit.loading.image_cache import cached_images
 from adaptkit.loading.image_folder import ImageSplit, scan
 from adaptkit.loading.python_path import call_named
+from adaptkit.loading.splits import hold_out
 from adaptkit.progress import Progress
 from adaptkit.specs import DataSpec
 
@@ -50,8 +51,11 @@ def _digits() -> Source:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    x = (digits.images / 16.0).astype(np.float32)[:, None]
-    return from_arrays({"x": x, "y": digits.target, "labels": digits.target_names}, "digits")
+    x, y = (digits.images / 16.0).astype(np.float32)[:, None], digits.target
+    # The same test split whatever the seed, so that the zoo's weights have never seen it.
+    train, test = hold_out(y, 0.2, 0, "test", "digits")
+    arrays = {"x_train": x[train], "y_train": y[train], "x_test": x[test], "y_test": y[test]}
+    return from_arrays({**arrays, "labels": digits.target_names}, "digits")
 
 
 def _npz(path: Path) -> Source:
