@@ -1,24 +1,97 @@
 """PyTorch model to ONNX file."""
 
 import contextlib
+import io
 import logging
+import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import onnx
 import torch
 from torch import Tensor, nn
 
-from adaptkit.errors import ModelError
+from adaptkit.errors import AdaptkitError, ModelError
+from adaptkit.export.files import write_model
+from adaptkit.export.metadata import Metadata, Normalize
+from adaptkit.export.names import name_nodes
+from adaptkit.export.normalize import add_normalization
+from adaptkit.specs import ExportSpec
 
-_NOISY = ("torch.onnx", "onnxscript", "torch.export", "onnx_ir")
+_BATCH = "batch"
+_DEFAULT = ExportSpec()
+_OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), "<")
+
+
+@runtime_checkable
+class ExportsItself(Protocol):
+    """A model that is exported in another form than the one that runs in PyTorch, such as a simulated int8 model."""
+
+    def export_model(self) -> nn.Module:
+        """Give the module that is captured in its place."""
+
+    def finish_onnx(self, proto: onnx.ModelProto) -> onnx.ModelProto:
+        """Turn the captured graph into the final one."""
+
+
+def export_onnx(
+    model: nn.Module,
+    example_inputs: tuple[Tensor, ...],
+    path: Path,
+    *,
+    spec: ExportSpec = _DEFAULT,
+    labels: Sequence[str] = (),
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    recipe_sha256: str = "",
+) -> None:
+    """Write a model as an ONNX file, whole or not at all; the same model gives the same bytes.
+
+    Args:
+        model: Any module that torch.export captures, or one that `ExportsItself`.
+        example_inputs: Inputs of one call, batch first.
+        path: Of the .onnx file; its folder must exist.
+        spec: Operator set, one file or two, normalization inside the graph or not.
+        labels: Name of each class.
+        mean: Per channel of images in [0, 1]; None where the model takes pixels as they are.
+        std: Per channel.
+        recipe_sha256: Of the recipe that made the model.
+
+    Raises:
+        ModelError: The model cannot be captured or written as ONNX.
+        RunFolderError: The disk is full or the folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> export_onnx(nn.Linear(4, 2), (torch.zeros(1, 4),), folder / "model.onnx", labels=("no", "yes"))
+        >>> [file.name for file in folder.iterdir()]
+        ['model.onnx']
+    """
+    proto = final_onnx(model, example_inputs, spec.opset)
+    mean, std = tuple(mean or ()), tuple(std or ())
+    in_graph = spec.normalize_in_graph and bool(mean)
+    if in_graph:
+        add_normalization(proto, mean, std)
+    Metadata(Normalize(mean, std, in_graph), tuple(labels), recipe_sha256).write(proto)
+    write_model(proto, path, spec.single_file)
+
+
+def final_onnx(model: nn.Module, example_inputs: tuple[Tensor, ...], opset: int = 20) -> onnx.ModelProto:
+    """Export a model the way it wants to be exported: as `to_onnx`, through its own hooks where it has them."""
+    if not isinstance(model, ExportsItself):
+        return to_onnx(model, example_inputs, opset)
+    return model.finish_onnx(to_onnx(model.export_model(), example_inputs, opset))
 
 
 def to_onnx(model: nn.Module, example_inputs: tuple[Tensor, ...], opset: int = 20) -> onnx.ModelProto:
     """Export a model in evaluation mode, with a dynamic batch dimension and batch normalization folded.
 
-    Inputs are called `input` (`input_1`, … when there are more), outputs `logits` (`logits_1`, …). The same model gives
-    the same bytes: names of files and lines of the source are left out.
+    Inputs are called `input` (`input_1`, … when there are more), outputs `logits` (`logits_1`, …), the free dimension
+    `batch`, nodes as `names.name_nodes` says. The same model gives the same bytes: files and lines of the source are
+    left out.
 
     Args:
         model: Any module that torch.export captures.
@@ -26,16 +99,21 @@ def to_onnx(model: nn.Module, example_inputs: tuple[Tensor, ...], opset: int = 2
         opset: ONNX operator set.
 
     Raises:
-        ModelError: torch.export or the exporter refuses the model; says where.
+        ModelError: torch.export or the exporter refuses the model; says why and where.
     """
-    was_training = model.training
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         proto = _export(model, example_inputs, opset)
-    except (torch.onnx.errors.OnnxExporterError, torch._dynamo.exc.UserError, RuntimeError, ValueError) as error:
-        raise ModelError(f"{type(model).__name__} cannot be exported to ONNX: {_first_line(error)}") from error
+    except AdaptkitError:
+        raise
+    except Exception as error:  # whatever the model's own code or the exporter raises is about this model
+        raise ModelError(_explain(model, error)) from error
     finally:
-        model.train(was_training)
+        for module, training in modes.items():
+            module.training = training
+    name_nodes(proto.graph)
+    _name_batch(proto.graph)
     _strip_source_locations(proto)
     return proto
 
@@ -43,7 +121,7 @@ def to_onnx(model: nn.Module, example_inputs: tuple[Tensor, ...], opset: int = 2
 def _export(model: nn.Module, example_inputs: tuple[Tensor, ...], opset: int) -> onnx.ModelProto:
     # A batch of one would be burnt into the graph as a constant.
     inputs = tuple(x if x.shape[0] > 1 else torch.cat([x, x]) for x in example_inputs)
-    batch = torch.export.Dim("batch", min=1)
+    batch = torch.export.Dim(_BATCH, min=1)
     dynamic = tuple({0: batch} for _ in inputs)
     with _quiet(), torch.inference_mode(False), torch.no_grad():
         captured = torch.export.export(model, inputs, dynamic_shapes=dynamic, strict=False)
@@ -71,6 +149,17 @@ def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
             value.name = new
 
 
+def _name_batch(graph: onnx.GraphProto) -> None:
+    """Call the free dimension `batch`; the exporter gives it a number, and uses it in expressions such as `2*s77`."""
+    symbol = graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    if not symbol:
+        return
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = dim.dim_param.replace(symbol, _BATCH)
+
+
 def _strip_source_locations(proto: onnx.ModelProto) -> None:
     """Drop the exporter's notes on nodes: they hold paths of this machine and change with the checkout."""
     for graph in (proto.graph, *proto.functions):
@@ -81,20 +170,39 @@ def _strip_source_locations(proto: onnx.ModelProto) -> None:
         del value.metadata_props[:]
 
 
+def _explain(model: nn.Module, error: Exception) -> str:
+    reason = _first_line(error)
+    return f"{type(model).__name__} cannot be exported to ONNX{_user_line(error)}: {reason}. {_remedy(str(error))}"
+
+
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return lines[0].partition(" For more information")[0].rstrip(".! ") if lines else type(error).__name__
+
+
+def _user_line(error: BaseException) -> str:
+    """Find the innermost line of the traceback that is neither PyTorch's nor ours: the user's own code."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not frame.filename.startswith(_OURS)]
+    return f" ({theirs[-1].filename}:{theirs[-1].lineno}, in {theirs[-1].name})" if theirs else ""
+
+
+def _remedy(text: str) -> str:
+    if "data-dependent" in text or "GuardOnDataDependent" in text:
+        return "The path through the model depends on values of tensors: use torch.where, or torch.cond"
+    if "dynamic_shapes" in text or "Constraints violated" in text or "specialized" in text:
+        return "The model fixes the batch size: write x.shape[0] (or -1) where a constant stands"
+    return "Check that model(*example_inputs) runs in evaluation mode; only tensors may go in and out"
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    levels = {name: logging.getLogger(name).level for name in _NOISY}
-    for name in _NOISY:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    """Keep the exporter from logging, warning and printing graphs: what goes wrong is in the exception, once."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
+        logging.disable(before)

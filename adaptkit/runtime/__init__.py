@@ -1,1 +1,5 @@
-"""Runs an exported model on ONNX Runtime."""
+"""Runs exported models on ONNX Runtime, without PyTorch."""
+
+from adaptkit.runtime.model import AdaptedModel
+
+__all__ = ["AdaptedModel"]

@@ -1,0 +1,139 @@
+"""Opens an exported model and runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnxruntime as ort
+
+from adaptkit.errors import DataError, ModelError
+from adaptkit.export.metadata import Metadata, Normalize, read_metadata
+from adaptkit.runtime.session import open_session
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+_CHANNEL_AXIS = 1
+
+
+class AdaptedModel:
+    """An ONNX file on ONNX Runtime, with what it says about itself.
+
+    Args:
+        session: Where it runs.
+        metadata: What the file says.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from adaptkit.export.onnx import export_onnx
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> export_onnx(torch.nn.Linear(4, 2), (torch.zeros(1, 4),), folder / "model.onnx", labels=("no", "yes"))
+        >>> model = AdaptedModel.open(folder)
+        >>> model.predict(np.zeros((3, 4), np.float32)).shape, model.labels
+        ((3, 2), ('no', 'yes'))
+    """
+
+    def __init__(self, session: ort.InferenceSession, metadata: Metadata) -> None:
+        self.session = session
+        self.metadata = metadata
+        self._input = session.get_inputs()[0]
+        self._output = session.get_outputs()[0].name
+
+    @classmethod
+    def open(cls, path: str | Path, threads: int | None = None) -> AdaptedModel:
+        """Open an ONNX file, or the model.onnx of a run folder.
+
+        Args:
+            path: File or folder.
+            threads: Threads within an operator; None takes one a core.
+
+        Raises:
+            ModelError: Nothing is there, or it is not an ONNX file that ONNX Runtime can run.
+        """
+        path = Path(path)
+        if path.is_dir() and not (path / "model.onnx").is_file():
+            raise ModelError(f"{path} holds no model.onnx: give an ONNX file or the folder of a finished run")
+        session = open_session(path / "model.onnx" if path.is_dir() else path, threads)
+        return cls(session, read_metadata(session.get_modelmeta().custom_metadata_map))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Name of each class, in the order of the outputs; empty where the file has none."""
+        return self.metadata.labels
+
+    @property
+    def normalize(self) -> Normalize:
+        """What is done to pixels in [0, 1], and whether the file does it."""
+        return self.metadata.normalize
+
+    @property
+    def recipe_sha256(self) -> str:
+        """Of the recipe that made the file."""
+        return self.metadata.recipe_sha256
+
+    def predict(self, x: Array) -> Array:
+        """Run the model.
+
+        Args:
+            x: float32, N × …, normalized, unless the graph normalizes: then pixels in [0, 1].
+
+        Returns:
+            The first output, such as N × classes logits.
+
+        Raises:
+            DataError: Shape or type is wrong, or a value is NaN or infinite.
+        """
+        self._check(x)
+        logits: Array = self.session.run([self._output], {self._input.name: x})[0]
+        return logits
+
+    def classify(self, images: Array) -> Array:
+        """Run the model on images and return its first output.
+
+        Args:
+            images: uint8 N × H × W × C (or N × H × W for one channel), or floats in [0, 1] of the same layout.
+
+        Raises:
+            DataError: The images do not fit the model.
+        """
+        if images.ndim not in (3, 4):
+            raise DataError(f"images are N × H × W × C, or N × H × W for one channel; got shape {list(images.shape)}")
+        pixels = images.astype(np.float32) / 255 if images.dtype == np.uint8 else images.astype(np.float32)
+        if pixels.size and not (pixels.min() >= 0 and pixels.max() <= 1):
+            raise DataError(f"float images are in [0, 1]; got {pixels.min():g} to {pixels.max():g}. Divide by 255?")
+        pixels = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
+        return self.predict(np.ascontiguousarray(pixels if self.normalize.in_graph else self._normalized(pixels)))
+
+    def expected_input(self, normalized: Array) -> Array:
+        """Turn normalized inputs into what the file takes: the pixels back, where it normalizes by itself."""
+        if not self.normalize.in_graph:
+            return normalized
+        mean, std = self._statistics(normalized.ndim)
+        pixels: Array = normalized * std + mean
+        return pixels
+
+    def _normalized(self, pixels: Array) -> Array:
+        if not self.normalize.mean:
+            return pixels
+        if pixels.shape[_CHANNEL_AXIS] != len(self.normalize.mean):
+            raise DataError(f"the model takes {len(self.normalize.mean)} channels; got {pixels.shape[_CHANNEL_AXIS]}")
+        mean, std = self._statistics(pixels.ndim)
+        normalized: Array = (pixels - mean) / std
+        return normalized
+
+    def _statistics(self, ndim: int) -> tuple[Array, Array]:
+        shape = (1, -1, *[1] * (ndim - 2))
+        mean = np.asarray(self.normalize.mean, np.float32).reshape(shape)
+        return mean, np.asarray(self.normalize.std, np.float32).reshape(shape)
+
+    def _check(self, x: Array) -> None:
+        want = ["N" if isinstance(size, str) else size for size in self._input.shape]
+        fits = x.ndim == len(want) and all(w in ("N", got) for w, got in zip(want, x.shape, strict=True))
+        if not fits:
+            shape = " × ".join(str(size) for size in want)
+            raise DataError(f"the model takes {shape}; got shape {list(x.shape)}")
+        if self._input.type == "tensor(float)" and x.dtype != np.float32:
+            raise DataError(f"the model takes float32; got {x.dtype}. Convert with x.astype(numpy.float32)")
+        if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
+            raise DataError("the input holds NaN or infinity")

@@ -1,0 +1,58 @@
+"""ONNX Runtime sessions, all opened the same way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from adaptkit.errors import ModelError
+
+_QUIET = 3
+"""ONNX Runtime's log level: errors only."""
+
+
+def session_options(threads: int | None = None) -> ort.SessionOptions:
+    """Give options for one operator at a time, on `threads` threads that sleep while they wait.
+
+    Spinning threads take the time of whatever runs beside them, and make measurements on a shared machine depend on it.
+
+    Args:
+        threads: Threads within an operator; None leaves the choice to ONNX Runtime (one a core).
+    """
+    options = ort.SessionOptions()
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = _QUIET
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def open_session(
+    model: Path | bytes, threads: int | None = None, options: ort.SessionOptions | None = None
+) -> ort.InferenceSession:
+    """Open a model on the CPU.
+
+    Args:
+        model: A file, or the bytes of one.
+        threads: Threads within an operator; None lets ONNX Runtime choose.
+        options: In place of `session_options(threads)`.
+
+    Raises:
+        ModelError: The file is missing, is no ONNX file, or holds what ONNX Runtime cannot run.
+    """
+    if isinstance(model, Path) and not model.is_file():
+        raise ModelError(f"{model} is not there: give an ONNX file")
+    source: Any = str(model) if isinstance(model, Path) else model
+    try:
+        return ort.InferenceSession(source, options or session_options(threads), providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's errors have no common class of their own
+        name = model if isinstance(model, Path) else "the model"
+        raise ModelError(f"ONNX Runtime cannot open {name}: {_reason(error)}. Is it a whole ONNX file?") from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0].partition(" : ")[2][:200] or type(error).__name__
