@@ -27,7 +27,7 @@ class Technique(BaseModel):
     `name`, `needs`, `check` and `apply`. It never measures accuracy, prints or saves: the pipeline does.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
