@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -20,8 +20,8 @@ from adaptkit.files import write_atomically
 
 _OPSET = 20
 _WARMUP_SECONDS = 0.02
-_SECONDS = 0.15
-_FEWEST, _MOST = 7, 500
+_SECONDS = 0.2
+_FEWEST, _MOST = 9, 500
 
 
 @dataclass(frozen=True)
@@ -183,37 +183,40 @@ class LatencyTable:
 
     def _measure(self, shape: LayerShape) -> float:
         model, feed = _single_layer(shape, self.batch_size)
-        return median_seconds({"layer": model}, {"input": feed}, self.threads)["layer"]
+        return median_seconds([TimedModel(model, {"input": feed})], self.threads)[0]
 
 
-def median_seconds(
-    models: dict[str, onnx.ModelProto], feed: dict[str, np.ndarray[Any, Any]], threads: int = 1
-) -> dict[str, float]:
+@dataclass(frozen=True)
+class TimedModel:
+    """An ONNX model and the inputs to time it with."""
+
+    model: onnx.ModelProto
+    feed: dict[str, np.ndarray[Any, Any]]
+
+
+def median_seconds(models: Sequence[TimedModel], threads: int = 1) -> list[float]:
     """Time models side by side on ONNX Runtime: A B A B …, so that a machine that slows down slows them all.
 
     Args:
-        models: ONNX models that take the same inputs.
-        feed: The inputs by name.
+        models: What to time.
         threads: Threads within an operator.
 
     Returns:
         The median time of a call of each, in seconds.
     """
-    sessions = {name: _session(model, threads) for name, model in models.items()}
+    runs = [(_session(timed.model, threads), timed.feed) for timed in models]
     start = perf_counter()
-    while perf_counter() - start < _WARMUP_SECONDS * len(sessions):
-        for session in sessions.values():
+    while perf_counter() - start < _WARMUP_SECONDS * len(runs):
+        for session, feed in runs:
             session.run(None, feed)
-    times: dict[str, list[float]] = {name: [] for name in sessions}
+    times: list[list[float]] = [[] for _ in runs]
     start = perf_counter()
-    for done in range(_MOST):
-        if done >= _FEWEST and perf_counter() - start > _SECONDS * len(sessions):
-            break
-        for name, session in sessions.items():
+    while len(times[0]) < _FEWEST or (perf_counter() - start < _SECONDS * len(runs) and len(times[0]) < _MOST):
+        for (session, feed), kept in zip(runs, times, strict=True):
             before = perf_counter()
             session.run(None, feed)
-            times[name].append(perf_counter() - before)
-    return {name: median(values) for name, values in times.items()}
+            kept.append(perf_counter() - before)
+    return [median(values) for values in times]
 
 
 def fingerprint(text: str) -> str:

@@ -8,12 +8,19 @@ import onnxruntime as ort
 import pytest
 import torch
 import torchvision
-from adaptkit_zoo.cifar_resnet import resnet20_cifar
 from torch import nn
 from torch.nn import functional as F
 
 from adaptkit.profiling import layer_latency
-from adaptkit.profiling.layer_latency import LatencyTable, LayerShape, TimeStore, layer_shapes, median_seconds
+from adaptkit.profiling.layer_latency import (
+    LatencyTable,
+    LayerShape,
+    TimedModel,
+    TimeStore,
+    layer_shapes,
+    median_seconds,
+)
+from adaptkit_zoo.cifar_resnet import resnet20_cifar
 
 CONV = LayerShape("conv", 3, 8, kernel=(3, 3), stride=(2, 1), padding=(1, 1), input_size=(8, 8))
 
@@ -84,11 +91,11 @@ def test_the_timed_linear_layer_keeps_its_tokens():
 
 
 def test_median_seconds_times_every_model():
-    small, feed = layer_latency._single_layer(CONV, 1)
-    large, _ = layer_latency._single_layer(replace(CONV, out_channels=64), 1)
-    times = median_seconds({"small": small, "large": large}, {"input": feed})
-    assert set(times) == {"small", "large"}
-    assert all(value > 0 for value in times.values())
+    shapes = [CONV, replace(CONV, in_channels=4)]
+    models = [TimedModel(model, {"input": feed}) for model, feed in (layer_latency._single_layer(s, 1) for s in shapes)]
+    times = median_seconds(models)
+    assert len(times) == 2
+    assert all(value > 0 for value in times)
 
 
 def test_same_padding_is_resolved():
