@@ -53,7 +53,8 @@ def file_bytes(path: Path) -> int:
     beside = {
         entry.value for tensor in proto.graph.initializer for entry in tensor.external_data if entry.key == "location"
     }
-    return path.stat().st_size + sum((path.parent / name).stat().st_size for name in beside)
+    names = [path.name, *sorted(beside)]
+    return sum(int(path.with_name(name).stat().st_size) for name in names)
 
 
 def _too_large(proto: onnx.ModelProto) -> str:

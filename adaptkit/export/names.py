@@ -14,10 +14,10 @@ _SUFFIXES: Final = (".weight", ".bias")
 
 
 def name_nodes(graph: onnx.GraphProto) -> None:
-    """Name every node after its module, from the exporter's notes: `layer1.0.conv1/Conv`, `layer1.0.conv1+layer1.0.bn1/Conv`.
+    """Name every node after its module, from the exporter's notes: `layer1.0.conv1/Conv`.
 
-    A convolution that took in its batch normalization is named after both. A name that is taken gets `_1`, `_2`, …;
-    nodes outside any module are called `/Relu`. Names depend on the model only, not on the machine.
+    A convolution that took in its batch normalization is named after both, `conv1+bn1/Conv`. A name that is taken gets
+    `_1`, `_2`, …; nodes outside any module are called `/Relu`. Names depend on the model only, not on the machine.
     """
     weights = {tensor.name for tensor in graph.initializer}
     taken: dict[str, int] = {}
