@@ -22,6 +22,7 @@ from adaptkit.loading.models import load_model
 from adaptkit.loading.saved import load, save
 from adaptkit.metrics.file import file_accuracy
 from adaptkit.profiling.epr import epr
+from adaptkit.profiling.latency import compare
 from adaptkit.profiling.summary import figures, layer_table
 from adaptkit.progress import Progress, Silent, TerminalProgress
 from adaptkit.recipe import Recipe, dump_recipe, parse_recipe
@@ -80,7 +81,7 @@ class Run:
         return self._build(), self._baseline_figures()
 
     def step(self, index: int, technique: Technique, model: nn.Module) -> tuple[nn.Module, Step]:
-        """Apply one technique, or take up what an earlier process finished; the model comes from the disk either way."""
+        """Apply one technique, or take up what an earlier process finished; either way the model comes from the disk."""
         folder = self.folder.step(index, technique.name)
         done = folder.read_done()
         if done is None:
@@ -92,7 +93,7 @@ class Run:
     def export(self, model: nn.Module) -> Certificate:
         """Write model.onnx and hold it against the PyTorch model over the whole test split."""
         path = self.folder.path / "model.onnx"
-        self._export(model, path)
+        self._take_last_file(model)
         save(model, self.original, self.folder.path)
         certificate = certify(model, path, self.data.test, spec=self.recipe.export, example_inputs=self._example())
         self.folder.write("certificate.json", certificate.model_dump_json(indent=1) + "\n")
@@ -103,14 +104,18 @@ class Run:
         self, model: nn.Module, baseline: Figures, steps: list[Step], certificate: Certificate, started: float
     ) -> Report:
         """Read the test split for the baseline and the steps, and write report.json and report.html."""
-        baseline = self._tested(baseline, file_accuracy(self.folder.path / "baseline.onnx", self.data.test))
+        first, last = self.folder.path / "baseline.onnx", self.folder.path / "model.onnx"
+        # Measured anew side by side: the baseline's own latency is of an earlier hour of a noisy machine.
+        before, after = compare([first, last], self.recipe.profile)
         tested = [
             step.model_copy(update={"figures": self._tested(step.figures, self._step_accuracy(index, step))})
             for index, step in enumerate(steps, start=1)
         ]
-        last = tested[-1].figures if tested else baseline
-        final = self._tested(last, certificate.accuracy_onnx)
-        table = layer_table(self.original, model, self._example(), self.folder.path / "baseline.onnx", self.folder.path / "model.onnx")
+        final = self._tested(tested[-1].figures if tested else baseline, certificate.accuracy_onnx)
+        final = final.model_copy(update={"latency_ms": after.latency_ms, "speedup": after.speedup})
+        baseline = self._tested(baseline, file_accuracy(first, self.data.test))
+        baseline = baseline.model_copy(update={"latency_ms": before.latency_ms})
+        table = layer_table(self.original, model, self._example(), first, last)
         report = Report(
             name=self.recipe.name,
             baseline=baseline,
@@ -198,6 +203,15 @@ class Run:
         measured = figures(model, self._example(), path, self.folder.path / "baseline.onnx", self.recipe.profile)
         accuracy = file_accuracy(path, self.data.validation)
         return measured.model_copy(update={"validation_accuracy": accuracy})
+
+    def _take_last_file(self, model: nn.Module) -> None:
+        """The file of the last step is the result; exporting it again would give the same bytes a second time."""
+        if not self.recipe.steps:
+            self._export(model, self.folder.path / "model.onnx")
+            return
+        step = self.folder.step(len(self.recipe.steps), self.recipe.steps[-1].name)
+        for file in step.path.glob("model.onnx*"):
+            self.folder.write(file.name, file.read_bytes())
 
     def _tested(self, measured: Figures, accuracy: float) -> Figures:
         samples = self.data.test.num_samples
