@@ -1,0 +1,197 @@
+"""Finding the attributes of a user's own modules that feed the numbers in their calls, by trying."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from adaptkit.pruning.cut import Attribute, is_known
+from adaptkit.pruning.groups import Units, build_groups
+from adaptkit.pruning.rehearse import Failure, Walked, rehearse
+from adaptkit.pruning.values import Literal, Trace, Value
+
+_MOST_TRIES = 24
+Place = tuple[int, int]
+"""A literal: number of the program, place in its list."""
+
+
+@dataclass
+class Family:
+    """The literals of all modules of one class that make the same calls: they share one answer.
+
+    Args:
+        name: The class.
+        instances: Literals of each module, in the order of its calls, by module path.
+        tries: Assignments not tried yet.
+        clashing: An assignment that failed only because one attribute would need two values.
+        tied: Whether the numbers that share an attribute have been made to agree.
+    """
+
+    name: str
+    instances: dict[str, list[Place]]
+    tries: Iterator[tuple[str | tuple[str, int] | None, ...]]
+    current: tuple[str | tuple[str, int] | None, ...] = ()
+    clashing: tuple[str | tuple[str, int] | None, ...] | None = None
+    tied: bool = False
+
+
+@dataclass
+class Search:
+    """Tries until a rehearsal that removes one unit of every group goes well; what cannot follow is frozen.
+
+    Args:
+        model: Left as it was.
+        inputs: Inputs of one call.
+        walked: The captured programs.
+        tensors: Ids of every tensor.
+        trace: Where ids are frozen and notes kept.
+    """
+
+    model: nn.Module
+    inputs: tuple[Any, ...]
+    walked: Sequence[Walked]
+    tensors: dict[str, Value]
+    trace: Trace
+    bindings: dict[Place, Attribute] = field(default_factory=dict)
+    families: list[Family] = field(default_factory=list)
+
+    def run(self) -> Units:
+        """Return the groups that can be cut, once `bindings` are found."""
+        self.families = self._families(build_groups(self.trace.sets, self.tensors))
+        while True:
+            units = build_groups(self.trace.sets, self.tensors)
+            if not units.groups:
+                return units
+            failure = self._rehearse(units, range(len(units.groups)))
+            if failure is None:
+                return units
+            family = self._blamed(failure.path)
+            if family is None:
+                self._freeze_culprit(units, failure)
+            elif not self._next(family, failure):
+                self._give_up(family, units)
+
+    def _rehearse(self, units: Units, groups: Sequence[int]) -> Failure | None:
+        removed = units.removed({number: [0] for number in groups})
+        return rehearse(
+            self.model, self.inputs, self.walked, self.tensors, self.bindings, lambda ids: units.kept(removed, ids)
+        )
+
+    def _literal(self, place: Place) -> Literal:
+        return self.walked[place[0]].literals[place[1]]
+
+    def _families(self, units: Units) -> list[Family]:
+        """Collect the literals that change with some group and that no rule for a known module type looks after."""
+        owned: dict[tuple[int, str], list[Place]] = defaultdict(list)
+        for program, walked in enumerate(self.walked):
+            for number, literal in enumerate(walked.literals):
+                known = is_known(self.model.get_submodule(literal.owner), literal.argument)
+                if not known and (units.of_id[literal.ids] >= 0).any():
+                    owned[program, literal.owner].append((program, number))
+        alike: dict[Any, dict[str, list[Place]]] = defaultdict(dict)
+        for (program, path), places in owned.items():
+            literals = [self._literal(place) for place in places]
+            key = (type(self.model.get_submodule(path)), program, tuple((x.argument, x.index) for x in literals))
+            alike[key][path] = places
+        return [Family(key[0].__name__, found, self._assignments(found)) for key, found in alike.items()]
+
+    def _assignments(self, instances: dict[str, list[Place]]) -> Iterator[tuple[str | tuple[str, int] | None, ...]]:
+        """Yield the ways to bind the literals, the current one (no attribute at all) left out."""
+        positions = len(next(iter(instances.values())))
+        choices: list[list[Any]] = []
+        for position in range(positions):
+            names = [
+                set(_attributes(self.model.get_submodule(path), self._literal(places[position])))
+                for path, places in instances.items()
+            ]
+            choices.append([*sorted(set.intersection(*names), key=str), None])
+        every = (choice for choice in itertools.product(*choices) if any(choice))
+        return itertools.islice(every, _MOST_TRIES)
+
+    def _blamed(self, path: str) -> Family | None:
+        """Find who may be at fault: the failing module, one around it, or else the first with something to try."""
+        while True:
+            for family in self.families:
+                if path in family.instances:
+                    return family
+            if not path:
+                return next(iter(self.families), None)
+            path = path.rpartition(".")[0]
+
+    def _next(self, family: Family, failure: Failure) -> bool:
+        if failure.clash is not None and family.clashing is None:
+            family.clashing = family.current
+        assignment = next(family.tries, None)
+        if assignment is None and family.clashing is not None and not family.tied:
+            family.tied = True
+            assignment = family.clashing
+            self._tie(family, assignment)
+        if assignment is None:
+            return False
+        self._bind(family, assignment)
+        return True
+
+    def _bind(self, family: Family, assignment: Sequence[Any]) -> None:
+        family.current = tuple(assignment)
+        for path, places in family.instances.items():
+            for place, name in zip(places, assignment, strict=True):
+                self.bindings.pop(place, None)
+                if name is not None:
+                    self.bindings[place] = Attribute(path, *(name if isinstance(name, tuple) else (name,)))
+
+    def _tie(self, family: Family, assignment: Sequence[Any]) -> None:
+        """Prune as many elements of each of the numbers that share an attribute, by pairing them up."""
+        for places in family.instances.values():
+            by_name: dict[Any, list[Literal]] = defaultdict(list)
+            for place, name in zip(places, assignment, strict=True):
+                by_name[name].append(self._literal(place))
+            for literals in (shared for name, shared in by_name.items() if name is not None):
+                for other in literals[1:]:
+                    if other.ids.shape == literals[0].ids.shape:
+                        self.trace.sets.union(literals[0].ids, other.ids)
+
+    def _give_up(self, family: Family, units: Units) -> None:
+        """Freeze what cannot follow, literal by literal."""
+        self._bind(family, [None] * len(family.current or next(iter(family.instances.values()))))
+        self.families.remove(family)
+        for position in range(len(next(iter(family.instances.values())))):
+            literals = [self._literal(places[position]) for places in family.instances.values()]
+            touched = sorted({group for literal in literals for group in units.group_of(literal.ids)})
+            if touched and self._rehearse(units, touched) is not None:
+                for literal in literals:
+                    self.trace.sets.freeze(literal.ids)
+                labels = ", ".join(units.groups[group].label for group in touched[:3])
+                more = " …" if len(touched) > 3 else ""
+                self.trace.note(f"{family.name} does not follow a change of {labels}{more}: left alone")
+
+    def _freeze_culprit(self, units: Units, failure: Failure) -> None:
+        """Find the groups at fault by halving, and freeze them."""
+        suspects = list(range(len(units.groups)))
+        while len(suspects) > 1:
+            half = len(suspects) // 2
+            halves = (suspects[:half], suspects[half:])
+            guilty = next((part for part in halves if self._rehearse(units, part) is not None), None)
+            if guilty is None:
+                break
+            suspects = guilty
+        for number in suspects:
+            group = units.groups[number]
+            members = (units.of_id >= units.first[number]) & (units.of_id < units.first[number] + group.size)
+            self.trace.sets.freeze(np.flatnonzero(members))
+            self.trace.note(f"{group.label}: left alone, since {failure.path or 'the model'} fails: {failure.reason}")
+
+
+def _attributes(module: nn.Module, literal: Literal) -> Iterator[str | tuple[str, int]]:
+    """List the attributes of a module that hold the number of a literal."""
+    number = literal.ids.shape[literal.axis]
+    for name, held in vars(module).items():
+        if type(held) is int and held == number:
+            yield name
+        elif isinstance(held, (list, tuple)) and type(held) in (list, tuple):
+            yield from ((name, place) for place, item in enumerate(held) if type(item) is int and item == number)
