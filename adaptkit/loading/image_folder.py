@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -98,8 +99,9 @@ def _list_zip(path: Path) -> _Listing:
         raise DataError(f"{path} is no whole zip file: {error}") from error
     stamps = {e.filename: f"{e.file_size} {e.CRC:08x}" for e in entries if not e.is_dir() and _visible(e.filename)}
     folders = {e.filename.rstrip("/") for e in entries if e.is_dir() and _visible(e.filename)}
-    parents = {str(parent) for name in stamps for parent in PurePosixPath(name).parents}
-    return _Listing(stamps, frozenset(folders | parents) - {"."})
+    folders |= {name.rpartition("/")[0] for name in stamps}
+    parents = {str(parent) for folder in folders for parent in PurePosixPath(folder).parents}
+    return _Listing(stamps, frozenset(folders | parents) - {"", "."})
 
 
 def _list_folder(path: Path) -> _Listing:
@@ -119,8 +121,7 @@ def _list_folder(path: Path) -> _Listing:
 
 
 def _visible(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    return parts[:1] != ("__MACOSX",) and not any(part.startswith(".") for part in parts)
+    return not name.startswith((".", "__MACOSX/")) and "/." not in name
 
 
 def _root(listing: _Listing) -> tuple[str, list[str]]:
@@ -162,7 +163,7 @@ def _split(listing: _Listing, root: str, top: str, labels: tuple[str, ...], path
         for name in listing.stamps
         if name.startswith(base)
         and "/" in (inner := name.removeprefix(base))
-        and PurePosixPath(name).suffix.lower() in _IMAGES
+        and os.path.splitext(name)[1].lower() in _IMAGES
     )
     present = {label for _, label in pairs}
     empty = [label for label in labels if number[label] not in present]
