@@ -1,1 +1,6 @@
 """Pruning: channels, whole blocks."""
+
+from adaptkit.pruning.depth import DepthPruning
+from adaptkit.pruning.structured import StructuredPruning
+
+__all__ = ["DepthPruning", "StructuredPruning"]

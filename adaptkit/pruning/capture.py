@@ -35,7 +35,7 @@ class Program:
         return {self.tensors[node.name] for node in self.nodes if node.name in self.tensors and not node.users}
 
 
-class CaptureFailed(ModelError):
+class CaptureError(ModelError):
     """The model could not be captured; `path` is the module that was running.
 
     Args:
@@ -59,14 +59,14 @@ def capture(model: nn.Module, inputs: tuple[Any, ...], training: bool) -> Progra
         training: Whether to capture the training mode.
 
     Raises:
-        CaptureFailed: torch.export cannot follow the model on these inputs.
+        CaptureError: torch.export cannot follow the model on these inputs.
     """
     running: list[str] = []
     with _mode(model, training), _track(model, running), _quiet():
         try:
             exported = torch.export.export(model, inputs, strict=False)
         except Exception as error:
-            raise CaptureFailed(running[-1] if running else "", error) from error
+            raise CaptureError(running[-1] if running else "", error) from error
     signature = exported.graph_signature
     tensors = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     return Program(tuple(exported.graph.nodes), tensors, training)

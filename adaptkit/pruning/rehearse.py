@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import fx, nn
 
-from adaptkit.pruning.capture import CaptureFailed, Program, arguments_of, capture, owner_of, shape_copy
+from adaptkit.pruning.capture import CaptureError, Program, arguments_of, capture, owner_of, shape_copy
 from adaptkit.pruning.cut import Attribute, Kept, cut_tensors, follow_known
 from adaptkit.pruning.values import Literal, Value
 
@@ -85,7 +85,7 @@ def rehearse(
     for one in walked:
         try:
             again = capture(copied, inputs, one.program.training)
-        except CaptureFailed as error:
+        except CaptureError as error:
             return Failure(error.path, str(error))
         failure = compare(one, again, kept)
         if failure is not None:

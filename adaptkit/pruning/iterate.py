@@ -1,0 +1,188 @@
+"""The steps of structured pruning: find groups, score, select, cut, recover, again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from adaptkit.errors import DataError, TargetError
+from adaptkit.pruning import importance
+from adaptkit.pruning.channels import ChannelGraph, dependency_groups, remove
+from adaptkit.pruning.costs import cost_of, latency_cost
+from adaptkit.pruning.select import Choice, Cost, candidate, choose
+from adaptkit.surgery import find_modules
+from adaptkit.technique import Context
+
+if TYPE_CHECKING:
+    from adaptkit.profiling.layer_latency import LatencyTable
+    from adaptkit.pruning.structured import StructuredPruning
+
+_SHOWN = 5
+
+
+@dataclass
+class _Run:
+    settings: StructuredPruning
+    context: Context
+    table: LatencyTable | None = None
+    whole: float = 0.0
+    widths: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+def prune(settings: StructuredPruning, model: nn.Module, context: Context) -> nn.Module:
+    """Cut a model to the target of the settings, geometrically over the iterations.
+
+    Args:
+        settings: What to do.
+        model: Edited.
+        context: Example inputs, and data where Taylor importance or recovery need it.
+
+    Raises:
+        DataError: Data that the settings need is missing.
+        TargetError: The target cannot be reached.
+    """
+    _require_data(settings, context)
+    run = _Run(settings, context, _latency_table(settings, context))
+    training = model.training
+    for number in range(settings.iterations):
+        _iteration(run, model, number)
+        _recover(run, model, number)
+    model.train(training)
+    _note_widths(run)
+    return model
+
+
+def _require_data(settings: StructuredPruning, context: Context) -> None:
+    if settings.importance == "taylor" and context.calibration is None:
+        raise DataError("importance: taylor needs calibration data; give some, or use importance: group_l2")
+    if settings.recovery_epochs > 0 and context.train is None:
+        raise DataError("recovery_epochs needs training data; give some, or set recovery_epochs: 0")
+
+
+def _latency_table(settings: StructuredPruning, context: Context) -> LatencyTable | None:
+    if settings.latency is None:
+        return None
+    from adaptkit.profiling.layer_latency import LatencyTable
+
+    folder = context.workspace
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    return LatencyTable(None if folder is None else folder / "latency.json")
+
+
+def _iteration(run: _Run, model: nn.Module, number: int) -> None:
+    settings = run.settings
+    graph = dependency_groups(model, run.context.example_inputs)
+    for note in graph.notes:
+        if note not in run.context.notes:
+            run.context.notes.append(note)
+    open_groups = _open(settings, model, graph)
+    if not open_groups:
+        raise TargetError("nothing can be pruned: no layer that targets and ignore leave has removable channels")
+    kind, target = settings.target()
+    layers = latency_cost(model, graph, run.table) if run.table is not None else None
+    cost = cost_of(graph, kind, open_groups, layers)
+    now = cost(torch.tensor([graph.groups[n].size for n in open_groups], dtype=torch.double).numpy())
+    run.whole = run.whole or now
+    share = target ** ((number + 1) / settings.iterations) * run.whole / now
+    if share >= 1:
+        return
+    choice = _choose(run, model, graph, open_groups, cost, share)
+    _remember(run, graph, open_groups, choice)
+    remove(model, graph, {n: units for n, units in zip(open_groups, choice.removed, strict=True) if units})
+
+
+def _open(settings: StructuredPruning, model: nn.Module, graph: ChannelGraph) -> list[int]:
+    """List the groups all of whose producing layers are targets, by themselves or by a module around them."""
+    wanted = find_modules(model, settings.targets)
+    unwanted = find_modules(model, settings.ignore)
+
+    def within(path: str, names: dict[str, nn.Module]) -> bool:
+        parts = path.split(".")
+        return any(".".join(parts[:end]) in names for end in range(1, len(parts) + 1))
+
+    return [
+        number
+        for number, group in enumerate(graph.groups)
+        if all(within(path, wanted) and not within(path, unwanted) for path in group.producers())
+    ]
+
+
+def _choose(
+    run: _Run, model: nn.Module, graph: ChannelGraph, open_groups: Sequence[int], cost: Cost, share: float
+) -> Choice:
+    settings = run.settings
+    scores = _scores(run, model, graph, open_groups)
+    candidates = [
+        candidate(one.tolist(), graph.groups[n].width, settings.round_to, settings.min_channels)
+        for n, one in zip(open_groups, scores, strict=True)
+    ]
+    return choose(
+        candidates, cost, share, per_layer=settings.ranking == "per_layer", per_cost=settings.latency is not None
+    )
+
+
+def _scores(run: _Run, model: nn.Module, graph: ChannelGraph, open_groups: Sequence[int]) -> list[torch.Tensor]:
+    """Score the units; all but Taylor, which estimates a loss, are made comparable by the mean of the group."""
+    kind = run.settings.importance
+    groups = [graph.groups[number] for number in open_groups]
+    tensors = {name: p.detach() for name, p in model.named_parameters()}
+    if kind == "taylor":
+        assert run.context.calibration is not None
+        loss = run.context.loss or F.cross_entropy
+        products = importance.taylor_products(model, run.context.calibration, loss)
+        return [importance.taylor(group, products) for group in groups]
+    if kind == "random":
+        seed = run.context.seed
+        return [importance.random(group, seed * 1000 + n) for n, group in enumerate(groups)]
+    if kind == "bn_scale":
+        scales = importance.norm_scales(model)
+        return [importance.normalized(importance.bn_scale(group, tensors, scales)) for group in groups]
+    measure = {"l1": importance.l1, "group_l2": importance.group_l2}[kind]
+    return [importance.normalized(measure(group, tensors)) for group in groups]
+
+
+def _remember(run: _Run, graph: ChannelGraph, open_groups: Sequence[int], choice: Choice) -> None:
+    for place, number in enumerate(open_groups):
+        group = graph.groups[number]
+        before = run.widths.get(group.label, (group.size * group.width, 0))[0]
+        run.widths[group.label] = before, (group.size - len(choice.removed[place])) * group.width
+    if choice.relaxed:
+        labels = ", ".join(graph.groups[open_groups[place]].label for place in choice.relaxed)
+        run.context.notes.append(
+            f"rounding to {run.settings.round_to} channels was given up to meet the target in: {labels}"
+        )
+
+
+def _recover(run: _Run, model: nn.Module, number: int) -> None:
+    settings, context = run.settings, run.context
+    if settings.recovery_epochs == 0 or context.train is None:
+        return
+    from adaptkit.training.fit import fit
+    from adaptkit.training.losses import supervised
+
+    folder = None if context.workspace is None else context.workspace / f"recovery-{number + 1}"
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    fit(
+        model,
+        context.train,
+        epochs=settings.recovery_epochs / settings.iterations,
+        settings=settings.fit,
+        loss=None if context.loss is None else supervised(context.loss),
+        seed=context.seed + number,
+        workspace=folder,
+        progress=context.progress,
+    )
+
+
+def _note_widths(run: _Run) -> None:
+    cut = [(after / before, label, before, after) for label, (before, after) in run.widths.items() if after < before]
+    if cut:
+        listed = ", ".join(f"{label} {before} → {after}" for _, label, before, after in sorted(cut)[:_SHOWN])
+        run.context.notes.append(f"cut most (channels): {listed}")
