@@ -23,8 +23,8 @@ def batches(source: Any, limit: int) -> Iterator[tuple[Tensor, ...]]:
         source: An (x, y) pair of tensors, or anything that yields (x, y) batches.
         limit: Number of samples after which to stop.
     """
-    if isinstance(source, (tuple, list)) and isinstance(source[0], Tensor):
-        source = [(x, None) for x in source[0].split(_BATCH)]
+    if isinstance(source, (tuple, list)) and source and isinstance(source[0], Tensor):
+        source = [(x, None) for x in torch.split(source[0], _BATCH)]
     for batch in source:
         if limit <= 0:
             return

@@ -88,7 +88,7 @@ def _captured(program: torch.export.ExportedProgram) -> Captured:
         program.graph_module.graph,
         state,
         constants,
-        tuple(program.graph_signature.user_inputs),  # type: ignore[arg-type]
+        tuple(str(name) for name in program.graph_signature.user_inputs),
         lambda flat: pytree.tree_unflatten(flat, spec_of_output) if spec_of_output is not None else flat,
     )
 

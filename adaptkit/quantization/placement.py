@@ -70,7 +70,7 @@ def moved_from(node: fx.Node) -> fx.Node | None:
 def place(captured: Captured, layers: list[fx.Node], fixed: set[str]) -> Placement:
     """Choose the quantized tensors for given layers.
 
-    Every layer reads integers; a convolution also writes them, behind its ReLU or Clip where it has one. Sums, products,
+    Every layer reads integers; a convolution also writes them, behind its ReLU or Clip if it has one. Sums, products,
     concatenations and poolings of integers stay integers, and whatever only moves values keeps its grid. The inputs and
     the result of a concatenation share one grid, so that joining is copying. Everything else stays float.
 
@@ -88,8 +88,8 @@ def place(captured: Captured, layers: list[fx.Node], fixed: set[str]) -> Placeme
         x = layer.args[0]
         while isinstance(x, fx.Node) and x.name not in quantized:
             quantized.add(x.name)
-            source = moved_from(x)
-            if source is None or len(source.users) > 1:
+            source = x.args[0] if x.target in _MEANS else moved_from(x)
+            if not isinstance(source, fx.Node) or len(source.users) > 1:
                 break
             x = source
     return Placement(layers, _groups(captured.graph, quantized))

@@ -75,7 +75,8 @@ def _layer_grids(
 ) -> dict[str, Grid]:
     x, weight, *rest = layer.args
     bias = rest[0] if rest else None
-    assert isinstance(x, fx.Node) and isinstance(weight, fx.Node)
+    assert isinstance(x, fx.Node)
+    assert isinstance(weight, fx.Node)
     grid = weight_grid(values[weight.name], rounding.weight_bits, rounding.per_channel)
     if not isinstance(bias, fx.Node):
         return {f"{layer.name}.weight": grid}

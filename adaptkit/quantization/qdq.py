@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
@@ -10,7 +12,7 @@ from adaptkit.errors import ModelError
 from adaptkit.quantization.plan import Grid, QuantizationPlan
 from adaptkit.quantization.simulate import DOMAIN, MARKER
 
-_Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+_Array = np.ndarray[Any, Any]
 
 
 def insert_qdq(proto: onnx.ModelProto, plan: QuantizationPlan) -> onnx.ModelProto:
@@ -53,7 +55,8 @@ def to_integers(value: _Array, grid: Grid) -> _Array:
         scale, zero = scale.reshape(shape), zero.reshape(shape)
     # The torch kernels multiply by the inverse; the last bit decides where a value lies halfway.
     scaled = value * (np.float32(1) / scale) if grid.bits <= 8 else value.astype(np.float64) / scale
-    return np.clip(np.rint(scaled) + zero, grid.lowest, grid.highest).astype(storage(grid))
+    integers: _Array = np.clip(np.rint(scaled) + zero, grid.lowest, grid.highest).astype(storage(grid))
+    return integers
 
 
 def storage(grid: Grid) -> type[np.generic]:
@@ -85,7 +88,7 @@ class _Inserter:
         source, target = marker.input[0], marker.output[0]
         parameters = [self._add(f"{key}_scale", _shaped(np.array(grid.scale, np.float32), grid))]
         parameters.append(self._add(f"{key}_zero_point", _shaped(np.array(grid.zero_point, storage(grid)), grid)))
-        axis = {} if grid.axis is None else {"axis": grid.axis}
+        axis: dict[str, Any] = {} if grid.axis is None else {"axis": grid.axis}
         integers = f"{key}_quantized"
         back = helper.make_node("DequantizeLinear", [integers, *parameters], [target], f"{key}_dequantize", **axis)
         if source in self.values:

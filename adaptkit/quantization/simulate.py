@@ -90,7 +90,8 @@ class Simulator:
         """Share: the parameters come in with every call, nothing here changes."""
         return self
 
-    def __call__(self, model: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
+    def run(self, model: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
+        """Call the graph with a model's tensors and inputs."""
         values = self.captured.arguments(model, inputs)
         ordered = [values[node.name] for node in self.module.graph.nodes if node.op == "placeholder"]
         return self.captured.outputs(self.module(*ordered))
@@ -105,22 +106,22 @@ class QuantizedModel(nn.Module):
     Args:
         model: The float model; kept, not copied.
         plan: Made for this model by a quantization technique.
+        captured: The model's graph, normalizations folded, where the caller has it; it is changed. Captured where None.
 
     Raises:
         ModelError: The model cannot be captured, or the plan was made for another one.
     """
 
-    def __init__(self, model: nn.Module, plan: QuantizationPlan) -> None:
+    def __init__(self, model: nn.Module, plan: QuantizationPlan, captured: Captured | None = None) -> None:
         super().__init__()
         self.model = model
         self.plan = plan
-        captured = captured_and_folded(model, plan.inputs)
-        self.simulator = Simulator(captured, plan)
+        self.simulator = Simulator(captured or captured_and_folded(model, plan.inputs), plan)
         self.train(model.training)
 
     def forward(self, *inputs: Tensor) -> Any:
         """Simulate the integer model; same shapes as the float model."""
-        return self.simulator(self.model, inputs)
+        return self.simulator.run(self.model, inputs)
 
     def export_model(self) -> nn.Module:
         """Return the model to hand to the ONNX exporter: folded, with a marker at every quantized tensor."""

@@ -13,6 +13,7 @@ from adaptkit.technique import Context, Technique
 if TYPE_CHECKING:
     from torch import nn
 
+    from adaptkit.quantization.capture import Captured
     from adaptkit.quantization.plan import QuantizationPlan
 
 
@@ -81,23 +82,20 @@ class StaticQuantization(Technique):
         """
         from adaptkit.quantization.calibrate import batches
         from adaptkit.quantization.correct import correct_biases
-        from adaptkit.quantization.simulate import QuantizedModel
+        from adaptkit.quantization.simulate import QuantizedModel, captured_and_folded
 
         model.eval()
-        plan = self._plan(model, context)
-        quantized = QuantizedModel(model, plan)
+        captured = captured_and_folded(model, tuple(tuple(x.shape) for x in context.example_inputs))
+        quantized = QuantizedModel(model, self._plan(captured, model, context), captured)
         if self.bias_correction:
             correct_biases(quantized, batches(context.calibration, self.calibration))
         return quantized
 
-    def _plan(self, model: nn.Module, context: Context) -> QuantizationPlan:
+    def _plan(self, captured: Captured, model: nn.Module, context: Context) -> QuantizationPlan:
         from adaptkit.quantization.calibrate import batches, histograms
         from adaptkit.quantization.planner import Rounding, make_plan, place_layers
-        from adaptkit.quantization.simulate import captured_and_folded
         from adaptkit.surgery import find_modules
 
-        shapes = tuple(tuple(x.shape) for x in context.example_inputs)
-        captured = captured_and_folded(model, shapes)
         placement = place_layers(captured, model, set(find_modules(model, self.targets, self.ignore)))
         if not placement.layers:
             raise TargetError(
@@ -107,6 +105,7 @@ class StaticQuantization(Technique):
         found = histograms(captured, model, placement.groups, lambda: batches(context.calibration, self.calibration))
         bits = None if self.weight_bits == "auto" else self.weight_bits
         rounding = Rounding(self.ranges, self.percentile, self.activations == "int8", bits, self.per_channel)
+        shapes = tuple(tuple(x.shape) for x in context.example_inputs)
         return dataclasses.replace(make_plan(captured, model, placement, found, rounding), inputs=shapes)
 
 

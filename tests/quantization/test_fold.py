@@ -1,0 +1,52 @@
+import pytest
+import torch
+from torch import nn
+
+from adaptkit.quantization.fold import fold_batch_norm
+from adaptkit_zoo.cifar_resnet import resnet20_cifar
+from tests.quantization.nets import Residual, settled
+
+
+def norms(model: nn.Module) -> int:
+    return sum(isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("model", "left"),
+    [
+        (Residual(), 0),
+        (resnet20_cifar(), 0),
+        (nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.BatchNorm1d(6, affine=False)), 0),
+        (nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4)), 2),
+    ],
+)
+def test_folding_keeps_the_outputs(model, left):
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            module.running_var.uniform_(0.5, 2)
+    size = 8 if isinstance(model, nn.Sequential) else 32
+    if not isinstance(model, nn.Sequential) or norms(model) > 1:
+        settled(model, 3, size, size)
+    model.eval()
+    x = torch.randn(4, 3, size, size)
+    folded = fold_batch_norm(model, (x,))
+    assert norms(folded) == left
+    assert norms(model) > 0
+    torch.testing.assert_close(folded(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.first, self.second = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        return self.second(self.layer(self.first(self.layer(x))))
+
+
+def test_a_layer_that_runs_twice_is_left_alone():
+    model = settled(Twice(), 3, 8, 8)
+    x = torch.randn(2, 3, 8, 8)
+    folded = fold_batch_norm(model, (x,))
+    assert norms(folded) == 2
+    torch.testing.assert_close(folded(x), model(x))

@@ -1,0 +1,52 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adaptkit.errors import ModelError
+from adaptkit.quantization import Grid, QuantizationPlan
+
+scales = st.floats(2**-60, 2**60, width=32)
+channel_grids = st.lists(scales, min_size=1, max_size=5).map(lambda s: Grid(tuple(s), (0,) * len(s), axis=0))
+tensor_grids = st.builds(lambda scale, zero: Grid((scale,), (zero,), bits=8, signed=False), scales, st.integers(0, 255))
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=9), channel_grids | tensor_grids, max_size=4))
+def test_a_plan_survives_json(tensors):
+    plan = QuantizationPlan(tensors, ((1, 3, 8, 8),))
+    assert QuantizationPlan.from_json(plan.to_json()) == plan
+    assert QuantizationPlan.from_json(plan.to_json()).to_json() == plan.to_json()
+
+
+@pytest.mark.parametrize(
+    ("bits", "signed", "ends"),
+    [(8, True, (-128, 127)), (8, False, (0, 255)), (7, True, (-64, 63)), (32, True, (-(2**31), 2**31 - 1))],
+)
+def test_the_ends_of_a_grid(bits, signed, ends):
+    grid = Grid((1.0,), (0,), bits, signed)
+    assert (grid.lowest, grid.highest) == ends
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"scale": (1.0, 2.0), "zero_point": (0,), "axis": 0}, "2 scales and 1 zero points"),
+        ({"scale": (1.0, 2.0), "zero_point": (0, 0)}, "2 scales need an axis"),
+        ({"scale": (0.0,), "zero_point": (0,)}, "positive and finite"),
+        ({"scale": (float("inf"),), "zero_point": (0,)}, "positive and finite"),
+        ({"scale": (1.0,), "zero_point": (200,)}, "between -128 and 127"),
+    ],
+)
+def test_a_grid_that_makes_no_sense_is_refused(fields, message):
+    with pytest.raises(ModelError, match=message):
+        Grid(**fields)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"version": 1}', '{"version": 1, "inputs": [], "tensors": {"a": {}}}'])
+def test_a_damaged_plan_is_refused(text):
+    with pytest.raises(ModelError, match="damaged"):
+        QuantizationPlan.from_json(text)
+
+
+def test_a_plan_of_another_version_is_refused():
+    with pytest.raises(ModelError, match="version 99"):
+        QuantizationPlan.from_json('{"version": 99}')

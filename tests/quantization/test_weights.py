@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adaptkit.quantization.qdq import to_integers
+from adaptkit.quantization.simulate import FakeQuantize
+from adaptkit.quantization.weights import LIMIT, bias_grid, roomy, rows_in_runtime_order, weight_grid, worst_pair
+
+
+def slow_worst_pair(row: list[int]) -> int:
+    """Try the four extreme pairs of activations on every two neighbours."""
+    row = [*row, 0]
+    pairs = [(row[i], row[i + 1]) for i in range(0, len(row) - 1, 2)]
+    return max(abs(a * x + b * y) for a, b in pairs for x in (0, 255) for y in (0, 255))
+
+
+@given(st.lists(st.integers(-128, 127), min_size=1, max_size=9))
+def test_worst_pair(row):
+    assert int(worst_pair(torch.tensor([row]))) == slow_worst_pair(row)
+
+
+@pytest.mark.parametrize("shape", [(8, 3, 3, 3), (4, 16, 1, 1), (6, 5), (7, 9, 5)])
+@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize("seed", range(3))
+def test_auto_never_saturates_and_is_never_worse_than_seven_bits(shape, per_channel, seed):
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) ** 3
+    error = {}
+    for bits in (None, 7):
+        grid = weight_grid(weight, bits, per_channel)
+        integers = to_integers(weight.numpy(), grid).astype(np.int64)
+        assert int(worst_pair(rows_in_runtime_order(torch.from_numpy(integers))).max()) <= LIMIT
+        error[bits] = float((FakeQuantize(grid)(weight) - weight).square().sum())
+    assert error[None] <= error[7] * 1.001
+
+
+def test_eight_bits_use_the_whole_range_and_depthwise_needs_no_limit():
+    weight = torch.ones(4, 1, 3, 3)
+    assert weight_grid(weight).scale == weight_grid(weight, 8).scale
+    assert weight_grid(torch.ones(4, 2, 3, 3)).scale[0] > weight_grid(torch.ones(4, 2, 3, 3), 8).scale[0] * 1.9
+
+
+def test_a_scale_is_nearly_the_best_of_a_fine_search():
+    weight = torch.randn(1, 400)
+    errors = []
+    for ratio in np.linspace(0.3, 1.0, 300):
+        scale = weight.abs().max() * ratio / 127
+        rounded = torch.clamp(torch.round(weight / scale), -128, 127) * scale
+        errors.append(float((rounded - weight).square().sum()))
+    found = float((FakeQuantize(weight_grid(weight, 8))(weight) - weight).square().sum())
+    assert found <= min(errors) * 1.1
+
+
+def test_integers_are_those_of_the_simulator():
+    weight = torch.randn(6, 5, 3, 3)
+    for grid in (weight_grid(weight), weight_grid(weight, 7), weight_grid(weight, 8, per_channel=False)):
+        scale = np.array(grid.scale, np.float32).reshape(-1, 1, 1, 1)
+        assert np.array_equal(to_integers(weight.numpy(), grid) * scale, FakeQuantize(grid)(weight).numpy())
+
+
+def test_dead_channels_get_a_scale_their_bias_fits():
+    weight, bias = torch.zeros(2, 3), torch.tensor([5.0, 0.0])
+    grid = roomy(weight_grid(weight), bias, input_scale=0.01)
+    shift = bias_grid(grid, 0.01)
+    assert np.allclose(to_integers(bias.numpy(), shift) * np.array(shift.scale), bias.numpy())
