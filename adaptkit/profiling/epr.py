@@ -4,8 +4,9 @@
 def epr(wrong: int, samples: int, energy_mj: float | None, alpha: float = 1.0) -> float | None:
     """Weigh error against energy; lower is better.
 
-    EPR = error^alpha × energy for one inference (Cai et al. 2017, "NeuralPower", section 3.3). The error is smoothed
-    by Laplace's rule, (wrong + 1) / (samples + 2), so that a model without a mistake does not get 0 for any energy.
+    EPR = error^alpha × energy for one inference (Cai et al. 2017, "NeuralPower: Predict and Deploy
+    Energy-Efficient Convolutional Neural Networks"). The error is smoothed by
+    Laplace's rule, (wrong + 1) / (samples + 2), so that a model without a mistake does not get 0 for any energy.
     Compare only values of the same alpha, machine and method of measuring energy.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any, Literal
 
 import numpy as np
@@ -204,6 +204,9 @@ def median_seconds(models: Sequence[TimedModel], threads: int = 1) -> list[float
     Returns:
         The median time of a call of each, in seconds.
     """
+    # With one thread the runtime works on this one: its own CPU time leaves out what other processes took meanwhile,
+    # which on a busy machine falls on the longer models alone.
+    clock = thread_time if threads == 1 else perf_counter
     runs = [(_session(timed.model, threads), timed.feed) for timed in models]
     start = perf_counter()
     while perf_counter() - start < _WARMUP_SECONDS * len(runs):
@@ -213,9 +216,9 @@ def median_seconds(models: Sequence[TimedModel], threads: int = 1) -> list[float
     start = perf_counter()
     while len(times[0]) < _FEWEST or (perf_counter() - start < _SECONDS * len(runs) and len(times[0]) < _MOST):
         for (session, feed), kept in zip(runs, times, strict=True):
-            before = perf_counter()
+            before = clock()
             session.run(None, feed)
-            kept.append(perf_counter() - before)
+            kept.append(clock() - before)
     return [median(values) for values in times]
 
 
