@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import inspect
 import pickle
+import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -152,7 +154,8 @@ def _args(builder: Any, spec: ModelSpec, num_classes: int | None) -> dict[str, A
 
 def _call(builder: Any, spec: ModelSpec, args: dict[str, Any]) -> nn.Module:
     try:
-        with warnings.catch_warnings():
+        # torch tells of downloads on stdout, which is for results.
+        with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
             # GoogLeNet and Inception announce a change of their initial weights, which is no news to a user here.
             warnings.filterwarnings("ignore", category=FutureWarning, module="torchvision")
             model: nn.Module = builder(**args)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
+import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -119,7 +121,8 @@ def _torchvision(name: str, spec: DataSpec, folder: Path) -> Source:
 
 def _make(kind: Any, arguments: dict[str, Any], download: bool) -> Any:
     try:
-        return kind(**arguments)
+        with contextlib.redirect_stdout(sys.stderr):  # where torchvision tells of downloads; stdout is for results
+            return kind(**arguments)
     except (OSError, RuntimeError, ValueError, TypeError) as error:
         hint = "" if download else "; put its files there, or set data.download: true"
         text = str(error).strip().split("\n")[0]
