@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adaptkit_cli.data_spec import parse_data
+from .data_spec import parse_data
 
 if TYPE_CHECKING:
     from adaptkit.specs import DataSpec

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adaptkit_cli.options import (
+from .options import (
     batch_sizes_option,
     data_option_help,
     debug_option,
@@ -14,8 +14,8 @@ from adaptkit_cli.options import (
     quiet_option,
     threads_option,
 )
-from adaptkit_cli.output import only_results_on_stdout, print_json
-from adaptkit_cli.table import table
+from .output import only_results_on_stdout, print_json
+from .table import table
 
 if TYPE_CHECKING:
     from adaptkit.specs import ProfileSpec
@@ -44,7 +44,8 @@ def compare(
 ) -> None:
     """Compare A with B, each a run folder or an ONNX file; latency is measured alternately, A B A B."""
     from adaptkit.specs import ProfileSpec
-    from adaptkit_cli.artifact import onnx_file
+
+    from .artifact import onnx_file
 
     paths = onnx_file(a), onnx_file(b)
     with only_results_on_stdout():
@@ -59,7 +60,8 @@ def _measured(paths: tuple[Path, Path], profile: "ProfileSpec", data: str | None
     from adaptkit.export.files import file_bytes
     from adaptkit.profiling.latency import compare as compare_latency
     from adaptkit.profiling.summary import count_constants
-    from adaptkit_cli.accuracy import accuracy_on
+
+    from .accuracy import accuracy_on
 
     found: dict[str, Any] = {
         "files": [str(path) for path in paths],

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from adaptkit.errors import GateFailed
-from adaptkit_cli.options import debug_option, example, json_option, quiet_option, recipe_argument, set_option
-from adaptkit_cli.output import InterruptedByUserError, only_results_on_stdout
+
+from .options import debug_option, example, json_option, quiet_option, recipe_argument, set_option
+from .output import InterruptedByUserError, only_results_on_stdout
 
 if TYPE_CHECKING:
     from adaptkit.report.schema import Report
@@ -34,7 +35,8 @@ def compress(
     """
     from adaptkit.pipeline import compress as run_recipe
     from adaptkit.recipe import read_recipe
-    from adaptkit_cli.shipped import find_recipe
+
+    from .shipped import find_recipe
 
     wanted = read_recipe(find_recipe(recipe), overrides)
     folder = output or Path("runs") / wanted.name

@@ -49,7 +49,8 @@ def _existing(text: str) -> str:
 
 def _from_recipe(text: str) -> "tuple[DataSpec, int]":
     from adaptkit.recipe import read_recipe
-    from adaptkit_cli.shipped import shipped_recipes
+
+    from .shipped import shipped_recipes
 
     path = Path(text)
     if not path.is_file():

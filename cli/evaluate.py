@@ -2,8 +2,8 @@
 
 import click
 
-from adaptkit_cli.options import data_option_help, debug_option, example, json_option, quiet_option
-from adaptkit_cli.output import only_results_on_stdout, print_json
+from .options import data_option_help, debug_option, example, json_option, quiet_option
+from .output import only_results_on_stdout, print_json
 
 
 @click.command(
@@ -17,8 +17,9 @@ from adaptkit_cli.output import only_results_on_stdout, print_json
 def evaluate(artifact: str, data: str, as_json: bool, quiet: bool) -> None:
     """Measure the accuracy of ARTIFACT, a run folder or an ONNX file, over the test split of the data."""
     from adaptkit.report.numbers import percent
-    from adaptkit_cli.accuracy import accuracy_on
-    from adaptkit_cli.artifact import onnx_file
+
+    from .accuracy import accuracy_on
+    from .artifact import onnx_file
 
     path = onnx_file(artifact)
     with only_results_on_stdout():

@@ -10,15 +10,16 @@ import click
 
 import adaptkit
 from adaptkit.errors import AdaptkitError
-from adaptkit_cli.compare import compare
-from adaptkit_cli.compress import compress
-from adaptkit_cli.evaluate import evaluate
-from adaptkit_cli.options import debug_option, example
-from adaptkit_cli.output import INTERRUPTED, print_error, problems_of
-from adaptkit_cli.profile import profile
-from adaptkit_cli.recipes import recipes
-from adaptkit_cli.techniques import techniques
-from adaptkit_cli.validate import validate
+
+from .compare import compare
+from .compress import compress
+from .evaluate import evaluate
+from .options import debug_option, example
+from .output import INTERRUPTED, print_error, problems_of
+from .profile import profile
+from .recipes import recipes
+from .techniques import techniques
+from .validate import validate
 
 BUG = 1
 USER_ERROR = 2
@@ -27,20 +28,28 @@ USER_ERROR = 2
 class Adaptkit(click.Group):
     """A click group that turns every error into one short message and an exit code."""
 
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> NoReturn:
         """Run a command and exit: 0 done, 1 a bug of ours, 2 wrong input, 3 a gate failed, 130 interrupted."""
+        del standalone_mode
         given = list(sys.argv[1:] if args is None else args)
         debug = "--debug" in given
         with warnings.catch_warnings():
             if not debug:
                 # What libraries warn their developers of is nothing a user of the command can act on.
                 warnings.simplefilter("ignore")
-            sys.exit(self._run(given, prog_name or "adaptkit", debug, extra))
+            sys.exit(self._run(given, debug, prog_name=prog_name or "adaptkit", complete_var=complete_var, **extra))
 
-    def _run(self, args: list[str], prog_name: str, debug: bool, extra: dict[str, Any]) -> int:
+    def _run(self, args: list[str], debug: bool, **settings: Any) -> int:
         as_json = "--json" in args
         try:
-            return super().main(args, prog_name, standalone_mode=False, **extra) or 0
+            return int(super().main(args, standalone_mode=False, **settings) or 0)
         except click.UsageError as error:
             if as_json:
                 print_error(error.format_message(), USER_ERROR, as_json=True)

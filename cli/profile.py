@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from adaptkit_cli.options import batch_sizes_option, debug_option, example, json_option, quiet_option, threads_option
-from adaptkit_cli.output import only_results_on_stdout, print_json
-from adaptkit_cli.table import table
+from .options import batch_sizes_option, debug_option, example, json_option, quiet_option, threads_option
+from .output import only_results_on_stdout, print_json
+from .table import table
 
 if TYPE_CHECKING:
     from adaptkit.report.schema import Figures

@@ -5,9 +5,10 @@ from pathlib import Path
 import click
 
 from adaptkit.errors import AdaptkitError
-from adaptkit_cli.options import debug_option, example, json_option
-from adaptkit_cli.output import print_json
-from adaptkit_cli.shipped import find_shipped, shipped_recipes
+
+from .options import debug_option, example, json_option
+from .output import print_json
+from .shipped import find_shipped, shipped_recipes
 
 
 @click.group(short_help="List, show and copy the shipped recipes.")

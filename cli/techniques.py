@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from adaptkit_cli.options import debug_option, example, json_option
-from adaptkit_cli.output import print_json
+from .options import debug_option, example, json_option
+from .output import print_json
 
 if TYPE_CHECKING:
     from adaptkit.technique import Technique
@@ -43,7 +43,8 @@ def show(name: str, as_json: bool) -> None:
     from adaptkit.errors import AdaptkitError
     from adaptkit.reading.problem import hint
     from adaptkit.techniques import TECHNIQUES
-    from adaptkit_cli.settings import settings_of
+
+    from .settings import settings_of
 
     if name not in TECHNIQUES:
         raise AdaptkitError(f"{name}: no technique of that name{hint(name, TECHNIQUES)}")

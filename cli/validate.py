@@ -2,8 +2,8 @@
 
 import click
 
-from adaptkit_cli.options import debug_option, example, json_option, quiet_option, recipe_argument, set_option
-from adaptkit_cli.output import print_json
+from .options import debug_option, example, json_option, quiet_option, recipe_argument, set_option
+from .output import print_json
 
 
 @click.command(epilog=example("adaptkit validate recipe.yaml --set data.batch_size=64"), short_help="Check a recipe.")
@@ -15,7 +15,8 @@ from adaptkit_cli.output import print_json
 def validate(recipe: str, overrides: tuple[str, ...], as_json: bool, quiet: bool) -> None:
     """Check RECIPE, a file or the name of a shipped recipe, and tell everything that is wrong with it."""
     from adaptkit.recipe import read_recipe
-    from adaptkit_cli.shipped import find_recipe
+
+    from .shipped import find_recipe
 
     path = find_recipe(recipe)
     checked = read_recipe(path, overrides)
