@@ -1,16 +1,17 @@
 """The recipes that come with adaptkit."""
 
-from importlib import resources
+from importlib import import_module
 from pathlib import Path
 
 from adaptkit.errors import AdaptkitError
 from adaptkit.reading.problem import hint
 
+FOLDER = Path(import_module("adaptkit.recipes").__path__[0])
+
 
 def shipped_recipes() -> dict[str, Path]:
     """Map the name of each shipped recipe to its file, sorted."""
-    folder = Path(str(resources.files("adaptkit.recipes")))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
 
 
 def find_recipe(text: str) -> Path:

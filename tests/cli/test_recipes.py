@@ -19,7 +19,7 @@ def two_recipes(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "alpha.yaml").write_text("# The first, for\n# small things. More.\nversion: 1\n")
     (folder / "long-name.yaml").write_text("version: 1\n")
-    monkeypatch.setattr(shipped.resources, "files", lambda _: folder)
+    monkeypatch.setattr(shipped, "FOLDER", folder)
     monkeypatch.chdir(tmp_path)
 
 
