@@ -11,7 +11,7 @@ import onnxruntime as ort
 import torch
 from onnx import numpy_helper
 
-from adaptkit.quantization.weights import LIMIT, rows_in_runtime_order, worst_pair
+from adaptkit.quantization.weights import LIMIT, is_depthwise, rows_in_runtime_order, worst_pair
 
 _INTEGER = ("QLinear", "QGemm", "Nhwc", "MatMulInteger", "ConvInteger", "DynamicQuantize")
 _LAYERS = ("Conv", "Gemm", "MatMul")
@@ -92,7 +92,7 @@ def _worst(node: onnx.NodeProto, weight: np.ndarray[tuple[int, ...], np.dtype[np
     flags = {attribute.name: attribute.i for attribute in node.attribute}
     if node.op_type == "MatMul" or (node.op_type == "Gemm" and not flags.get("transB")):
         weight = weight.T
-    if node.op_type == "Conv" and weight.shape[1] == 1 and flags.get("group", 1) > 1:
+    if node.op_type == "Conv" and is_depthwise(weight.shape, flags.get("group", 1)):
         return 0
     rows = rows_in_runtime_order(torch.from_numpy(weight.astype(np.int64)))
     return int(worst_pair(rows).max())

@@ -10,7 +10,7 @@ from adaptkit.quantization.capture import Captured, fixed_values
 from adaptkit.quantization.placement import Placement, is_layer, place
 from adaptkit.quantization.plan import Grid, QuantizationPlan
 from adaptkit.quantization.ranges import Histogram, Method, activation_grid, find_range
-from adaptkit.quantization.weights import bias_grid, roomy, weight_grid
+from adaptkit.quantization.weights import bias_grid, is_depthwise, roomy, weight_grid
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,9 @@ def _layer_grids(
     bias = rest[0] if rest else None
     assert isinstance(x, fx.Node)
     assert isinstance(weight, fx.Node)
-    grid = weight_grid(values[weight.name], rounding.weight_bits, rounding.per_channel)
+    value, groups = values[weight.name], layer.args[6] if len(layer.args) > 6 else 1
+    depthwise = is_depthwise(tuple(value.shape), int(str(groups)))
+    grid = weight_grid(value, rounding.weight_bits, rounding.per_channel, depthwise)
     if not isinstance(bias, fx.Node):
         return {f"{layer.name}.weight": grid}
     input_scale = tensors[x.name].scale[0]

@@ -48,17 +48,18 @@ def worst_pair(rows: Tensor) -> Tensor:
     return 255 * torch.maximum(positive, negative).amax(1)
 
 
-def weight_grid(weight: Tensor, bits: int | None = None, per_channel: bool = True) -> Grid:
+def weight_grid(weight: Tensor, bits: int | None = None, per_channel: bool = True, depthwise: bool = False) -> Grid:
     """Find the symmetric grid of least squared error for the weights of a layer.
 
     Tried are fifteen scales a channel. With `bits=None` the grid has eight bits, and only scales count that keep every
     pair of products within 16 bits (see `worst_pair`): most channels then keep more than the seven bits that are safe
-    whatever the weights. Depthwise weights, which are never multiplied in pairs, keep eight.
+    whatever the weights. Depthwise weights, whose products are never added in pairs, keep eight.
 
     Args:
         weight: out × in × kernel… .
         bits: 8, 7, or None for eight bits within the limit.
         per_channel: One scale an output channel, or one for all.
+        depthwise: Whether every channel has a filter of its own (see `is_depthwise`).
 
     Example:
         >>> weight_grid(torch.tensor([[1.27, 0.0], [0.0, 2.54]]), bits=8).scale == tuple(
@@ -69,8 +70,7 @@ def weight_grid(weight: Tensor, bits: int | None = None, per_channel: bool = Tru
     rows = rows_in_runtime_order(weight.detach()).float()
     if not per_channel:
         rows = rows.reshape(1, -1)
-    alone = weight.dim() > 2 and weight.shape[1] == 1
-    limited = bits is None and not alone
+    limited = bits is None and not depthwise
     half = 1 << (bits or 8) - 1
     largest = rows.abs().amax(1).clamp(min=1e-10)
     # A scale of largest / 64 is safe for any weights, so the last candidate always counts.
@@ -86,6 +86,11 @@ def weight_grid(weight: Tensor, bits: int | None = None, per_channel: bool = Tru
         best, error = torch.where(better, scale, best), torch.where(better, cost, error)
     axis = 0 if per_channel else None
     return Grid(tuple(best.tolist()), (0,) * len(best), bits or 8, True, axis)
+
+
+def is_depthwise(shape: tuple[int, ...], groups: int) -> bool:
+    """Whether a convolution maps every channel to one channel; ONNX Runtime has a kernel of its own for that."""
+    return groups > 1 and shape[0] == groups and shape[1] == 1
 
 
 def _pairs(integers: Tensor, channels: int) -> Tensor:

@@ -3,10 +3,20 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from adaptkit.quantization.qdq import to_integers
 from adaptkit.quantization.simulate import FakeQuantize
-from adaptkit.quantization.weights import LIMIT, bias_grid, roomy, rows_in_runtime_order, weight_grid, worst_pair
+from adaptkit.quantization.weights import (
+    LIMIT,
+    bias_grid,
+    is_depthwise,
+    roomy,
+    rows_in_runtime_order,
+    weight_grid,
+    worst_pair,
+)
+from tests.quantization.nets import exported, quantize, run
 
 
 def slow_worst_pair(row: list[int]) -> int:
@@ -21,7 +31,7 @@ def test_worst_pair(row):
     assert int(worst_pair(torch.tensor([row]))) == slow_worst_pair(row)
 
 
-@pytest.mark.parametrize("shape", [(8, 3, 3, 3), (4, 16, 1, 1), (6, 5), (7, 9, 5)])
+@pytest.mark.parametrize("shape", [(8, 3, 3, 3), (16, 1, 3, 3), (4, 16, 1, 1), (6, 5), (7, 9, 5)])
 @pytest.mark.parametrize("per_channel", [True, False])
 @pytest.mark.parametrize("seed", range(3))
 def test_auto_never_saturates_and_is_never_worse_than_seven_bits(shape, per_channel, seed):
@@ -37,7 +47,8 @@ def test_auto_never_saturates_and_is_never_worse_than_seven_bits(shape, per_chan
 
 def test_eight_bits_use_the_whole_range_and_depthwise_needs_no_limit():
     weight = torch.ones(4, 1, 3, 3)
-    assert weight_grid(weight).scale == weight_grid(weight, 8).scale
+    assert weight_grid(weight, depthwise=True).scale == weight_grid(weight, 8).scale
+    assert weight_grid(weight).scale[0] > weight_grid(weight, 8).scale[0] * 1.9
     assert weight_grid(torch.ones(4, 2, 3, 3)).scale[0] > weight_grid(torch.ones(4, 2, 3, 3), 8).scale[0] * 1.9
 
 
@@ -64,3 +75,27 @@ def test_dead_channels_get_a_scale_their_bias_fits():
     grid = roomy(weight_grid(weight), bias, input_scale=0.01)
     shift = bias_grid(grid, 0.01)
     assert np.allclose(to_integers(bias.numpy(), shift) * np.array(shift.scale), bias.numpy())
+
+
+@pytest.mark.parametrize(
+    ("shape", "groups", "answer"),
+    [((8, 1, 3, 3), 8, True), ((16, 1, 3, 3), 8, False), ((16, 1, 3, 3), 1, False), ((8, 2, 3, 3), 4, False)],
+)
+def test_depthwise_is_one_channel_to_one_channel(shape, groups, answer):
+    assert is_depthwise(shape, groups) is answer
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "groups"), [(1, 16, 1), (3, 16, 1), (16, 16, 1), (8, 8, 8), (8, 16, 8), (16, 16, 4)]
+)
+def test_the_worst_input_computes_the_same_optimized_or_not(inputs, outputs, groups):
+    """On a CPU without VNNI this is where products saturate; elsewhere it passes for any weights."""
+    layer = nn.Conv2d(inputs, outputs, 3, groups=groups, bias=False)
+    nn.init.constant_(layer.weight, 1.0)
+    x = torch.ones(4, inputs, 6, 6)
+    proto = exported(quantize(layer_with_head(layer), x, ranges="minmax"), x)
+    np.testing.assert_allclose(run(proto, x), run(proto, x, optimize=False), rtol=1e-5)
+
+
+def layer_with_head(layer):
+    return nn.Sequential(layer, nn.ReLU()).eval()
