@@ -81,14 +81,15 @@ def _points(names: list[str], accuracies: list[float | None], costs: list[float 
 
 
 def _costs(report: Report) -> Iterator[tuple[str, str, Callable[[Figures], float | None]]]:
-    for key in report.baseline.latency_ms:
-        yield f"latency, {comparison.setting_label(key)}", "ms", _latency_at(key)
+    for key, before in report.baseline.latency_ms.items():
+        yield f"latency, {comparison.setting_label(key)}", "ms", _latency_at(key, before.p50)
     yield "MACs per sample", "M", lambda figures: figures.macs / 1e6
     yield "file size", "MB", lambda figures: figures.bytes / 1e6
 
 
-def _latency_at(key: str) -> Callable[[Figures], float | None]:
-    return lambda figures: figures.latency_ms[key].p50 if key in figures.latency_ms else None
+def _latency_at(key: str, before: float) -> Callable[[Figures], float | None]:
+    """Latency by the ratio to the baseline: the milliseconds of two steps were measured at different times."""
+    return lambda figures: before / figures.speedup[key].median if key in figures.speedup else None
 
 
 @dataclass(frozen=True)
