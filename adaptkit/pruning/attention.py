@@ -117,7 +117,8 @@ class SplitAttention(nn.Module):
 
     def _heads(self, x: Tensor) -> Tensor:
         """View batch × length × features as batch × heads × length × head size."""
-        return x.unflatten(2, (self.num_heads, self.head_dim)).transpose(1, 2)
+        batch, length, _ = x.shape
+        return x.reshape(batch, length, self.num_heads, self.head_dim).transpose(1, 2)
 
 
 def split_attention(packed: nn.MultiheadAttention) -> SplitAttention | None:
@@ -165,7 +166,7 @@ def _additive(attn_mask: Tensor | None, padding: Tensor | None, query: Tensor) -
     """Add up both masks, true meaning "do not look", as one that broadcasts over batch × heads × length × length."""
     masks = []
     if attn_mask is not None:
-        shaped = attn_mask if attn_mask.dim() == 2 else attn_mask.unflatten(0, (query.shape[0], -1))
+        shaped = attn_mask if attn_mask.dim() == 2 else attn_mask.reshape(query.shape[0], -1, *attn_mask.shape[1:])
         masks.append(_as_float(shaped, query))
     if padding is not None:
         masks.append(_as_float(padding, query)[:, None, None, :])

@@ -19,6 +19,8 @@ from adaptkit.pruning.values import Literal, Trace, Value
 _MOST_TRIES = 24
 Place = tuple[int, int]
 """A literal: number of the program, place in its list."""
+Assignment = tuple[str | tuple[str, int] | None, ...]
+"""For each literal of a module the attribute that feeds it, or None where it follows by itself."""
 
 
 @dataclass
@@ -28,16 +30,18 @@ class Family:
     Args:
         name: The class.
         instances: Literals of each module, in the order of its calls, by module path.
-        tries: Assignments not tried yet.
+        bound: Ways to bind the literals that were not tried yet.
+        mixed: The same, for ways that leave some literal without an attribute though one would fit.
         clashing: An assignment that failed only because one attribute would need two values.
         tied: Whether the numbers that share an attribute have been made to agree.
     """
 
     name: str
     instances: dict[str, list[Place]]
-    tries: Iterator[tuple[str | tuple[str, int] | None, ...]]
-    current: tuple[str | tuple[str, int] | None, ...] = ()
-    clashing: tuple[str | tuple[str, int] | None, ...] | None = None
+    bound: Iterator[Assignment]
+    mixed: Iterator[Assignment]
+    current: Assignment = ()
+    clashing: Assignment | None = None
     tied: bool = False
 
 
@@ -63,9 +67,9 @@ class Search:
 
     def run(self) -> Units:
         """Return the groups that can be cut, once `bindings` are found."""
-        self.families = self._families(build_groups(self.trace.sets, self.tensors))
+        units = build_groups(self.trace.sets, self.tensors)
+        self.families = self._families(units)
         while True:
-            units = build_groups(self.trace.sets, self.tensors)
             if not units.groups:
                 return units
             failure = self._rehearse(units, range(len(units.groups)))
@@ -76,6 +80,7 @@ class Search:
                 self._freeze_culprit(units, failure)
             elif not self._next(family, failure):
                 self._give_up(family, units)
+            units = build_groups(self.trace.sets, self.tensors)
 
     def _rehearse(self, units: Units, groups: Sequence[int]) -> Failure | None:
         removed = units.removed({number: [0] for number in groups})
@@ -99,10 +104,13 @@ class Search:
             literals = [self._literal(place) for place in places]
             key = (type(self.model.get_submodule(path)), program, tuple((x.argument, x.index) for x in literals))
             alike[key][path] = places
-        return [Family(key[0].__name__, found, self._assignments(found)) for key, found in alike.items()]
+        return [
+            Family(key[0].__name__, found, self._assignments(found, True), self._assignments(found, False))
+            for key, found in alike.items()
+        ]
 
-    def _assignments(self, instances: dict[str, list[Place]]) -> Iterator[tuple[str | tuple[str, int] | None, ...]]:
-        """Yield the ways to bind the literals, the current one (no attribute at all) left out."""
+    def _assignments(self, instances: dict[str, list[Place]], complete: bool) -> Iterator[Assignment]:
+        """List the ways to bind all literals that can be bound, or those that leave some of them out."""
         positions = len(next(iter(instances.values())))
         choices: list[list[Any]] = []
         for position in range(positions):
@@ -111,8 +119,10 @@ class Search:
                 for path, places in instances.items()
             ]
             choices.append([*sorted(set.intersection(*names), key=str), None])
-        every = (choice for choice in itertools.product(*choices) if any(choice))
-        return itertools.islice(every, _MOST_TRIES)
+        full = [choice[:-1] or choice for choice in choices]
+        ways = itertools.product(*(full if complete else choices))
+        fitting = (way for way in ways if any(way) and complete == all(w in f for w, f in zip(way, full, strict=True)))
+        return itertools.islice(fitting, _MOST_TRIES)
 
     def _blamed(self, path: str) -> Family | None:
         """Find who may be at fault: the failing module, one around it, or else the first with something to try."""
@@ -127,11 +137,12 @@ class Search:
     def _next(self, family: Family, failure: Failure) -> bool:
         if failure.clash is not None and family.clashing is None:
             family.clashing = family.current
-        assignment = next(family.tries, None)
+        assignment = next(family.bound, None)
         if assignment is None and family.clashing is not None and not family.tied:
             family.tied = True
             assignment = family.clashing
             self._tie(family, assignment)
+        assignment = assignment or next(family.mixed, None)
         if assignment is None:
             return False
         self._bind(family, assignment)

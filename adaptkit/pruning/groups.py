@@ -88,11 +88,12 @@ class Units:
 def build_groups(sets: UnionFind, tensors: Mapping[str, Value]) -> Units:
     """Gather the sets that may be pruned into groups of those with the same slices."""
     roots, frozen = sets.roots(), sets.frozen()
-    places = _places(roots, frozen, tensors)
-    names = list(tensors)
-    families: dict[tuple[tuple[int, int, int], ...], list[int]] = defaultdict(list)
-    for root, slices in places.items():
-        families[tuple((names.index(n), d, len(i)) for (n, d), i in slices.items())].append(root)
+    lines = _lines(tensors)
+    table = _places(roots, frozen, lines)
+    families: dict[bytes, list[Ids]] = defaultdict(list)
+    starts = np.flatnonzero(np.diff(table[:, 0], prepend=-1))
+    for rows in np.split(table, starts[1:]) if len(table) else []:
+        families[rows[:, 1].tobytes()].append(rows)
     groups: list[Group] = []
     unit_of_root = np.full(len(roots), -1, dtype=np.int64)
     first: list[int] = []
@@ -101,8 +102,8 @@ def build_groups(sets: UnionFind, tensors: Mapping[str, Value]) -> Units:
         if len(family) < 2:
             continue
         first.append(number)
-        groups.append(_group(family, places))
-        unit_of_root[family] = np.arange(number, number + len(family))
+        groups.append(_group(np.stack(family), lines))
+        unit_of_root[[rows[0, 0] for rows in family]] = np.arange(number, number + len(family))
         number += len(family)
     return Units(tuple(groups), unit_of_root[roots], tuple(first))
 
@@ -146,26 +147,31 @@ def weight_products(tensors: Mapping[str, Value], names: Iterable[str]) -> list[
     return products
 
 
-def _places(
-    roots: Ids, frozen: NDArray[np.bool_], tensors: Mapping[str, Value]
-) -> dict[int, dict[tuple[str, int], list[int]]]:
-    found: dict[int, dict[tuple[str, int], list[int]]] = defaultdict(dict)
-    seen: set[int] = set()
-    for name, value in tensors.items():
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
-        for block in value.blocks:
-            for place, element in enumerate(block.ids.tolist()):
-                if not frozen[element]:
-                    found[int(roots[element])].setdefault((name, block.dims[0]), []).append(place)
-    return found
+def _lines(tensors: Mapping[str, Value]) -> list[tuple[str, int, Ids]]:
+    """List the dimensions of all tensors with their ids; tied tensors count once."""
+    once = {id(value): (name, value) for name, value in reversed(list(tensors.items()))}
+    listed = [pair for pair in tensors.items() if once[id(pair[1])][0] == pair[0]]
+    return [(name, block.dims[0], block.ids) for name, value in listed for block in value.blocks]
 
 
-def _group(family: list[int], places: dict[int, dict[tuple[str, int], list[int]]]) -> Group:
-    keys = list(places[family[0]])
-    slices = tuple(Slice(name, dim, np.array([places[root][name, dim] for root in family])) for name, dim in keys)
+def _places(roots: Ids, frozen: NDArray[np.bool_], lines: list[tuple[str, int, Ids]]) -> Ids:
+    """List (set, number of the line, index in it) of all that may be pruned, sorted."""
+    rows = [np.zeros((0, 3), dtype=np.int64)]
+    for number, (_, _, ids) in enumerate(lines):
+        places = np.flatnonzero(~frozen[ids])
+        rows.append(np.column_stack([roots[ids[places]], np.full(len(places), number), places]))
+    table = np.concatenate(rows)
+    return np.asarray(table[np.lexsort((table[:, 2], table[:, 1], table[:, 0]))])
+
+
+def _group(family: Ids, lines: list[tuple[str, int, Ids]]) -> Group:
+    """Make a group of units × places × (set, line, index)."""
+    numbers = family[0, :, 1]
+    slices = [
+        Slice(lines[number][0], lines[number][1], family[:, numbers == number, 2])
+        for number in dict.fromkeys(numbers.tolist())
+    ]
     makers = [s for s in slices if s.dim == 0 and s.name.endswith("weight")]
-    first = (makers or list(slices))[0]
+    first = (makers or slices)[0]
     ordered = (first, *(s for s in slices if s is not first))
     return Group(first.name.rpartition(".")[0] or first.name, ordered, len(family))

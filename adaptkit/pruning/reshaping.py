@@ -70,7 +70,7 @@ def _simplified(trace: Trace, ids: Ids, dims: Sequence[int], is_new: bool) -> li
     for dim in dims:
         axis = len(kept)
         if ids.shape[axis] > 1 and (ids.take([0], axis) == ids).all():
-            ids = ids.take(0, axis)
+            ids = np.take(ids, 0, axis)
         else:
             kept.append(dim)
     if is_new and len(kept) > 1:

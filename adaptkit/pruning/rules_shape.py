@@ -201,8 +201,8 @@ def embedding(call: Call) -> Result:
 
 def getitem(call: Call) -> Result:
     """Pick one of several outputs."""
-    several: list[Value] = list(call["0"])
-    return several[call["1"]]
+    picked: Value = call["0"][call["1"]]
+    return picked
 
 
 def pixel_shuffle(call: Call) -> Result:
@@ -250,7 +250,7 @@ def _selected(call: Call, x: Value, dim: int, place: int, shape: tuple[int, ...]
     block = x.block(dim)
     ids = None
     if block is not None and len(block.dims) > 1:
-        ids = block.ids.take(place, block.dims.index(dim))
+        ids = np.take(block.ids, place, block.dims.index(dim))
     x = call.trace.fix(x, dim)
     blocks = []
     for other in x.blocks:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -123,7 +122,7 @@ class Trace:
             self.sets.freeze(block.ids)
             return []
         axis = block.dims.index(dim)
-        first = block.ids.take(0, axis)
+        first = np.take(block.ids, 0, axis)
         self.sets.union(np.expand_dims(first, axis), block.ids)
         return [Block(tuple(other for other in block.dims if other != dim), first)]
 
@@ -190,11 +189,8 @@ def make_call(trace: Trace, node: fx.Node, index: int, values: dict[str, Any]) -
         name: fx.node.map_arg(argument, lambda other: values[other.name])
         for name, argument in arguments_of(node).items()
     }
-    result = node.meta.get("val")
+    result: Any = node.meta.get("val")
     single = not isinstance(result, (list, tuple))
-    shapes = tuple(tuple(int(size) for size in part.shape) for part in _tensors([result] if single else result))
+    parts = [result] if single else list(result)
+    shapes = tuple(tuple(int(size) for size in part.shape) for part in parts if hasattr(part, "shape"))
     return Call(trace, node, index, arguments, shapes, single)
-
-
-def _tensors(parts: Sequence[Any]) -> list[Any]:
-    return [part for part in parts if hasattr(part, "shape")]
