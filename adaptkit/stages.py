@@ -81,7 +81,7 @@ class Run:
         return self._build(), self._baseline_figures()
 
     def step(self, index: int, technique: Technique, model: nn.Module) -> tuple[nn.Module, Step]:
-        """Apply one technique, or take up what an earlier process finished; either way the model comes from the disk."""
+        """Apply one technique, or take up what an earlier process finished; the model comes from disk either way."""
         folder = self.folder.step(index, technique.name)
         done = folder.read_done()
         if done is None:

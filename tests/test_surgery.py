@@ -119,7 +119,7 @@ def test_a_module_that_cannot_be_rebuilt_is_refused_when_saved():
 def test_a_foreign_class_in_structure_is_not_loaded(path):
     structure = describe(Net(), Net())
     structure["replaced"]["head"] = {"class": path, "arguments": {}, "inside": {}}
-    with pytest.raises(ModelError, match="neither of torch.nn nor of adaptkit"):
+    with pytest.raises(ModelError, match=r"neither of torch\.nn nor of adaptkit"):
         rebuild(Net(), structure)
 
 
@@ -132,5 +132,5 @@ def test_a_function_in_structure_is_not_called():
 
 def test_structure_of_another_model_names_the_cure():
     structure = describe(_narrow(Net()), Net())
-    with pytest.raises(ModelError, match="pass the builder|Pass the builder"):
+    with pytest.raises(ModelError, match="Pass the builder"):
         rebuild(nn.Sequential(), structure)

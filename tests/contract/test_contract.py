@@ -7,15 +7,15 @@ import sys
 
 import pytest
 import torch
-from adaptkit_zoo.digits import resnet_digits
 from torch import nn
 
 from adaptkit.export.onnx import export_onnx
-from adaptkit.lock import state_sha256
 from adaptkit.loading.saved import load, save
+from adaptkit.lock import state_sha256
 from adaptkit.runtime.model import AdaptedModel
 from adaptkit.technique import Context, Technique
 from adaptkit.techniques import TECHNIQUES
+from adaptkit_zoo.digits import resnet_digits
 from tests.contract.settings import SETTINGS
 
 pytestmark = pytest.mark.parametrize("name", TECHNIQUES)
