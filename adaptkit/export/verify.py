@@ -24,6 +24,7 @@ from adaptkit.export.tensors import (
     relative_error,
     samples_that_fit,
 )
+from adaptkit.quantization.inspect import island_notes
 from adaptkit.report.schema import Certificate
 from adaptkit.runtime.model import AdaptedModel
 from adaptkit.specs import ExportSpec
@@ -181,7 +182,8 @@ def _notes(quantized: bool, sums: _Sums, spec: ExportSpec, path: Path) -> list[s
     if quantized:
         judged = f"judged by top-1 agreement with the PyTorch simulation, at least {spec.min_agreement:.1%}"
         against = "layer errors are against the float graph: they show what quantization costs"
-        notes = [f"{judged}; {against}", *saturation_notes(onnx.load(path))]
+        proto = onnx.load(path)
+        notes = [f"{judged}; {against}", *saturation_notes(proto), *island_notes(proto)]
     else:
         notes = []
     return notes if sums.finite else [*notes, "NaN or infinity among the outputs"]

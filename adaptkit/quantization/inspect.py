@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,15 @@ def float_islands(proto: onnx.ModelProto) -> list[str]:
             if any(name in from_integers for name in node.input):
                 islands.append(f"{node.op_type} {node.name}")
     return islands[::-1]
+
+
+def island_notes(proto: onnx.ModelProto) -> list[str]:
+    """Say in a sentence which float operations are left between integer ones, for a report."""
+    kinds = Counter(island.partition(" ")[0] for island in float_islands(proto))
+    if not kinds:
+        return ["no float operation is left between integer ones in the graph as ONNX Runtime runs it"]
+    listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    return [f"float operations left between integer ones in the graph as ONNX Runtime runs it: {listed}"]
 
 
 def _is_integer(node: onnx.NodeProto) -> bool:

@@ -12,7 +12,7 @@ from torch import nn
 from adaptkit.errors import ModelError
 from adaptkit.export.onnx import to_onnx
 from adaptkit.quantization import Grid, QuantizationPlan
-from adaptkit.quantization.inspect import float_islands, optimized, saturation_risk
+from adaptkit.quantization.inspect import float_islands, island_notes, optimized, saturation_risk
 from adaptkit.quantization.simulate import QuantizedModel
 from adaptkit_zoo.cifar_resnet import resnet20_cifar
 from tests.quantization.nets import Residual, exported, quantize, run, settled
@@ -179,3 +179,9 @@ def test_known_architectures(build, size, islands):
 def test_the_exported_float_model_is_untouched(residual, x):
     quantized, _ = residual
     np.testing.assert_allclose(run(to_onnx(quantized.model, (x[:1],)), x), quantized.model(x).detach(), atol=1e-4)
+
+
+def test_a_note_says_what_stayed_float(residual, x):
+    assert island_notes(residual[1])[0].startswith("no float operation")
+    islands = exported(quantize(settled(LeNet(), 3, 32, 32), x), x)
+    assert island_notes(islands)[0].endswith(": 1 Tanh")

@@ -159,3 +159,11 @@ def _by_onnx_runtime(proto, images, folder):
         reduce_range=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
     )  # fmt: skip
     return onnx.load(folder / "int8.onnx")
+
+
+def test_notes_count_the_layers_and_warn_of_eight_bits(x):
+    notes: list[str] = []
+    context = Context(example_inputs=(x[:1],), calibration=(x, None), notes=notes)
+    StaticQuantization(weight_bits=8).apply(settled(Residual(), 3, 32, 32), context)
+    assert notes[0].startswith("6 layers")
+    assert "without VNNI" in notes[1]
