@@ -3,7 +3,6 @@
 import contextlib
 import io
 import logging
-import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from adaptkit.errors import AdaptkitError, ModelError
+from adaptkit.errors import ModelError
+from adaptkit.export.explain import explain
 from adaptkit.export.files import write_model
 from adaptkit.export.metadata import Metadata, Normalize
 from adaptkit.export.names import name_nodes
@@ -22,7 +22,6 @@ from adaptkit.specs import ExportSpec
 
 _BATCH = "batch"
 _DEFAULT = ExportSpec()
-_OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), "<")
 
 
 @runtime_checkable
@@ -103,12 +102,13 @@ def to_onnx(model: nn.Module, example_inputs: tuple[Tensor, ...], opset: int = 2
     """
     modes = {module: module.training for module in model.modules()}
     model.eval()
+    captured: torch.export.ExportedProgram | None = None
     try:
-        proto = _export(model, example_inputs, opset)
-    except AdaptkitError:
-        raise
+        with _quiet(), torch.inference_mode(False), torch.no_grad():
+            captured = _capture(model, example_inputs)
+            proto = _convert(captured, opset)
     except Exception as error:  # whatever the model's own code or the exporter raises is about this model
-        raise ModelError(_explain(model, error)) from error
+        raise ModelError(explain(type(model).__name__, error, captured)) from error
     finally:
         for module, training in modes.items():
             module.training = training
@@ -118,18 +118,19 @@ def to_onnx(model: nn.Module, example_inputs: tuple[Tensor, ...], opset: int = 2
     return proto
 
 
-def _export(model: nn.Module, example_inputs: tuple[Tensor, ...], opset: int) -> onnx.ModelProto:
+def _capture(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
     # A batch of one would be burnt into the graph as a constant.
     inputs = tuple(x if x.shape[0] > 1 else torch.cat([x, x]) for x in example_inputs)
     batch = torch.export.Dim(_BATCH, min=1)
-    dynamic = tuple({0: batch} for _ in inputs)
-    with _quiet(), torch.inference_mode(False), torch.no_grad():
-        captured = torch.export.export(model, inputs, dynamic_shapes=dynamic, strict=False)
-        program = torch.onnx.export(
-            captured, (), dynamo=True, opset_version=opset, input_names=_names("input", len(inputs)), verbose=False
-        )
-    if program is None:
-        raise ModelError("the ONNX exporter returned nothing")
+    return torch.export.export(model, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs), strict=False)
+
+
+def _convert(captured: torch.export.ExportedProgram, opset: int) -> onnx.ModelProto:
+    inputs = len(captured.graph_signature.user_inputs)
+    program = torch.onnx.export(
+        captured, (), dynamo=True, opset_version=opset, input_names=_names("input", inputs), verbose=False
+    )
+    assert program is not None  # it is None only where a file name is given
     proto: onnx.ModelProto = program.model_proto
     for value, name in zip(proto.graph.output, _names("logits", len(proto.graph.output)), strict=True):
         _rename(proto.graph, value.name, name)
@@ -168,31 +169,6 @@ def _strip_source_locations(proto: onnx.ModelProto) -> None:
         del graph.metadata_props[:]
     for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info, *proto.graph.initializer):
         del value.metadata_props[:]
-
-
-def _explain(model: nn.Module, error: Exception) -> str:
-    reason = _first_line(error)
-    return f"{type(model).__name__} cannot be exported to ONNX{_user_line(error)}: {reason}. {_remedy(str(error))}"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].partition(" For more information")[0].rstrip(".! ") if lines else type(error).__name__
-
-
-def _user_line(error: BaseException) -> str:
-    """Find the innermost line of the traceback that is neither PyTorch's nor ours: the user's own code."""
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [frame for frame in frames if not frame.filename.startswith(_OURS)]
-    return f" ({theirs[-1].filename}:{theirs[-1].lineno}, in {theirs[-1].name})" if theirs else ""
-
-
-def _remedy(text: str) -> str:
-    if "data-dependent" in text or "GuardOnDataDependent" in text:
-        return "The path through the model depends on values of tensors: use torch.where, or torch.cond"
-    if "dynamic_shapes" in text or "Constraints violated" in text or "specialized" in text:
-        return "The model fixes the batch size: write x.shape[0] (or -1) where a constant stands"
-    return "Check that model(*example_inputs) runs in evaluation mode; only tensors may go in and out"
 
 
 @contextlib.contextmanager

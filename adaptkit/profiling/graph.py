@@ -17,7 +17,7 @@ from adaptkit.runtime.session import open_session
 
 Shape: TypeAlias = tuple[int, ...]
 
-_HEAVY = ("Einsum", "LSTM", "GRU", "RNN", "Attention", "MultiHeadAttention", "If", "Loop", "Scan", "DeformConv")
+_HEAVY = ("LSTM", "GRU", "RNN", "Attention", "MultiHeadAttention", "If", "Loop", "Scan", "DeformConv")
 _FLOAT, _BYTE = 4, 1
 
 
@@ -82,7 +82,7 @@ class GraphCost:
 
 
 def graph_cost(proto: onnx.ModelProto) -> GraphCost:
-    """Count what an ONNX model computes for one sample: Conv, Gemm, MatMul and their integer forms, in QDQ graphs too.
+    """Count what an ONNX model computes for one sample: Conv, Gemm, MatMul, Einsum and integer forms, QDQ graphs too.
 
     Shapes are those of a run on one sample of zeros, so nothing has to be inferred.
 
@@ -93,13 +93,13 @@ def graph_cost(proto: onnx.ModelProto) -> GraphCost:
         ModelError: Another input dimension is free, or ONNX Runtime cannot run the model.
     """
     graph = proto.graph
-    nodes = [node for node in graph.node if node.op_type in _RULES]
+    nodes = [node for node in graph.node if _has_formula(node)]
     shapes = _shapes(proto, [name for node in nodes for name in (*_factors(node), node.output[0])])
     integers = _integer_values(graph)
     return GraphCost(
         nodes=tuple(_cost(node, shapes, integers) for node in nodes),
         weight_bytes=sum(numpy_helper.to_array(tensor).nbytes for tensor in graph.initializer),
-        uncounted=tuple(sorted({node.op_type for node in graph.node if node.op_type in _HEAVY})),
+        uncounted=tuple(sorted({node.op_type for node in graph.node if _is_uncounted(node)})),
     )
 
 
@@ -137,12 +137,30 @@ def _product(data: Shape, weight: Shape, output: Shape, attributes: Mapping[str,
     return math.prod(output) * data[0 if attributes.get("transA") else -1]
 
 
+def _einsum(data: Shape, weight: Shape, output: Shape, attributes: Mapping[str, Any]) -> int:
+    del output
+    terms = attributes["equation"].decode().replace(" ", "").partition("->")[0].split(",")
+    sizes = dict(zip("".join(terms), (*data, *weight), strict=True))
+    return math.prod(sizes.values())
+
+
+def _has_formula(node: onnx.NodeProto) -> bool:
+    if node.op_type != "Einsum":
+        return node.op_type in _RULES
+    return len(node.input) == 2 and b"..." not in node.attribute[0].s  # a product of two, its indices all named
+
+
+def _is_uncounted(node: onnx.NodeProto) -> bool:
+    return node.op_type in _HEAVY or (node.op_type == "Einsum" and not _has_formula(node))
+
+
 _RULES: dict[str, Callable[[Shape, Shape, Shape, Mapping[str, Any]], int]] = {
     "Conv": _convolution,
     "ConvInteger": _convolution,
     "QLinearConv": _convolution,
     "ConvTranspose": _transposed_convolution,
     "Gemm": _product,
+    "Einsum": _einsum,
     "MatMul": _product,
     "MatMulInteger": _product,
     "QLinearMatMul": _product,

@@ -221,9 +221,24 @@ class ThroughNumpy(nn.Module):
         return torch.from_numpy(x.numpy() * 2)
 
 
+class FlatAttention(nn.Module):
+    def forward(self, x):
+        return nn.functional.scaled_dot_product_attention(x, x, x)
+
+
+class Bessel(nn.Module):
+    def forward(self, x):
+        return torch.special.bessel_j0(x)
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
+        (
+            FlatAttention(),
+            r"FlatAttention cannot be.*test_onnx\.py:\d+, in forward\): aten\.scaled_dot.*4D.*write it with",
+        ),
+        (Bessel(), r"Bessel cannot be exported.*bessel_j0.*No ONNX function found.*write it with others"),
         (DataDependent(), r"DataDependent cannot be exported.*test_onnx\.py:\d+, in forward.*torch\.where"),
         (FixedBatch(), r"FixedBatch cannot be exported.*batch.*write x\.shape\[0\]"),
         (WrongShape(), r"WrongShape cannot be exported.*test_onnx\.py:\d+, in forward.*reduction dim"),
