@@ -30,7 +30,7 @@ class LogitDistillation(Technique):
     """
 
     name: ClassVar[str] = "distill.logits"
-    needs: ClassVar[frozenset[str]] = frozenset({"train"})
+    needs: ClassVar[frozenset[str]] = frozenset({"train", "teacher"})
 
     epochs: Annotated[float, Field(gt=0)] = Field(1.0, description="Passes over the training data; parts count.")
     temperature: Annotated[float, Field(gt=0)] = Field(4.0, description="T: how much both outputs are softened.")
@@ -45,6 +45,7 @@ class LogitDistillation(Technique):
             ModelError: There is no teacher, or its outputs have another shape than the student's.
             DataError: There is no training data.
         """
+        from adaptkit.training.checkpoint import state_sha256
         from adaptkit.training.fit import fit
 
         if context.train is None:
@@ -59,6 +60,7 @@ class LogitDistillation(Technique):
             seed=context.seed,
             workspace=context.workspace,
             progress=context.progress,
+            tag=f"{self.model_dump_json()} {state_sha256(teacher)}",
         )
         if result.train_accuracy is not None:
             context.notes.append(

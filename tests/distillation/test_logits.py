@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from adaptkit.distillation import LogitDistillation
 from adaptkit.distillation.losses import hinton_loss
-from adaptkit.errors import DataError, ModelError
+from adaptkit.errors import DataError, ModelError, RunFolderError
 from adaptkit.metrics.task import accuracy
 from adaptkit.specs import ModelSpec
 from adaptkit.technique import Context
@@ -116,6 +116,15 @@ def test_a_finished_step_is_taken_up(tmp_path):
     assert state_sha256(first) == state_sha256(again)
 
 
+@pytest.mark.parametrize("change", [{"temperature": 3}, {"alpha": 0.5}])
+def test_the_checkpoint_of_other_settings_or_another_teacher_is_refused(tmp_path, change):
+    LogitDistillation().apply(net(2), context(teacher=net(1), workspace=tmp_path))
+    with pytest.raises(RunFolderError, match="belongs to another fit"):
+        LogitDistillation(**change).apply(net(2), context(teacher=net(1), workspace=tmp_path))
+    with pytest.raises(RunFolderError, match="belongs to another fit"):
+        LogitDistillation().apply(net(2), context(teacher=net(3), workspace=tmp_path))
+
+
 @pytest.mark.slow
 def test_a_named_teacher():
     images = (torch.randn(8, 3, 32, 32), torch.arange(8))
@@ -137,7 +146,7 @@ def test_what_is_missing_is_said():
         LogitDistillation().apply(student, context(teacher=student))
     with pytest.raises(ModelError, match=r"output has shape \(100, 3\), the teacher's \(100, 4\)"):
         LogitDistillation().apply(net(2), context(teacher=copy.deepcopy(net(1, 4))))
-    assert LogitDistillation.needs == {"train"}
+    assert LogitDistillation.needs == {"train", "teacher"}
 
 
 @pytest.mark.parametrize(
