@@ -73,17 +73,12 @@ def capture(model: nn.Module, inputs: tuple[Any, ...], training: bool) -> Progra
 
 
 def shape_copy(model: nn.Module) -> nn.Module:
-    """Copy a model without its weights: every tensor is one zero, expanded to the shape."""
+    """Copy a model without its weights: every parameter is one zero, expanded to the shape."""
     memo: dict[int, Any] = {}
     for parameter in model.parameters():
-        memo[id(parameter)] = nn.Parameter(_hollow(parameter), requires_grad=parameter.requires_grad)
-    for buffer in model.buffers():
-        memo[id(buffer)] = _hollow(buffer)
+        zero = torch.zeros((), dtype=parameter.dtype, device=parameter.device).expand(parameter.shape)
+        memo[id(parameter)] = nn.Parameter(zero, requires_grad=parameter.requires_grad)
     return copy.deepcopy(model, memo)
-
-
-def _hollow(tensor: Tensor) -> Tensor:
-    return torch.zeros((), dtype=tensor.dtype, device=tensor.device).expand(tensor.shape)
 
 
 def at_least_two(inputs: tuple[Any, ...]) -> tuple[Any, ...]:

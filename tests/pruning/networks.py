@@ -232,12 +232,13 @@ class Auxiliary(nn.Module):
     def __init__(self):
         super().__init__()
         self.a = nn.Conv2d(3, 8, 1)
+        self.norm = nn.BatchNorm2d(8)
         self.b = nn.Conv2d(8, 8, 1)
         self.side = nn.Linear(8, 5)
         self.head = nn.Linear(8, 5)
 
     def forward(self, x):
-        x = F.relu(self.a(x))
+        x = F.relu(self.norm(self.a(x)))
         y = self.head(self.b(x).mean((2, 3)))
         return (y, self.side(x.mean((2, 3)))) if self.training else y
 
