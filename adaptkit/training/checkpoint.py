@@ -70,7 +70,7 @@ def read_checkpoint(workspace: Path, key: str) -> dict[str, Any] | None:
         raise RunFolderError(f"{path} is broken; delete it to train from the start") from error
     if state.get("key") != key:
         raise RunFolderError(
-            f"{path} belongs to another fit (other model, data, settings, length or seed); "
+            f"{path} belongs to another fit (another model, number of batches, settings, length or seed); "
             "give another workspace, or delete the file"
         )
     return state

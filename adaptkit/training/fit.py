@@ -75,6 +75,7 @@ def fit(
     seed: int = 0,
     workspace: Path | None = None,
     progress: Progress | None = None,
+    tag: str = "",
 ) -> FitResult:
     """Train a model in place; it ends in eval mode, with the averaged weights where `settings.ema` is set.
 
@@ -93,6 +94,7 @@ def fit(
         seed: Source of order and random layers.
         workspace: Folder of the checkpoint; None keeps none.
         progress: Shows loss, accuracy and the time left.
+        tag: What else the result depends on, such as the settings of `loss`; a checkpoint with another one is refused.
 
     Raises:
         AdaptkitError: The loss stopped being a number.
@@ -114,7 +116,7 @@ def fit(
     device = device_of(model)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
-            loop.run(validation, workspace, progress)
+            loop.run(validation, workspace, progress, tag)
         finally:
             progress.close()
             model.to(memory_format=torch.contiguous_format)
@@ -138,9 +140,9 @@ class _Loop:
         self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)
         self.classifies = True
 
-    def run(self, validation: BatchSource | None, workspace: Path | None, progress: Progress) -> None:
+    def run(self, validation: BatchSource | None, workspace: Path | None, progress: Progress, tag: str) -> None:
         """Take all steps that are left."""
-        key = self._key() if workspace is not None else ""
+        key = self._key(tag) if workspace is not None else ""
         if self.settings.channels_last:
             _channels_last(self.model)
         self.optimizer = build_optimizer(self.model, self.settings)
@@ -236,9 +238,9 @@ class _Loop:
     def _last(self) -> str:
         return _text(self.history[-1].train_loss, self.history[-1].train_accuracy)
 
-    def _key(self) -> str:
+    def _key(self, tag: str) -> str:
         settings = self.settings.model_dump(mode="json", exclude={"checkpoint_seconds"})
-        facts = [self.epochs, self.total, self.per_epoch, self.seed, settings, state_sha256(self.model)]
+        facts = [self.epochs, self.total, self.per_epoch, self.seed, settings, state_sha256(self.model), tag]
         return json.dumps(facts)
 
     def _state(self) -> dict[str, Any]:
