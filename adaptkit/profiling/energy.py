@@ -109,7 +109,7 @@ def package_zones(powercap: Path = POWERCAP) -> list[Path]:
     zones = []
     for folder in sorted(powercap.glob("intel-rapl:*")):
         name = folder / "name"
-        if folder.name.count(":") == 1 and name.is_file() and name.read_text().startswith("package"):
+        if name.is_file() and name.read_text().startswith("package"):
             zones.append(folder)
     return [zone for zone in zones if _readable(zone / "energy_uj")]
 
