@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, field_serializer, field_validator
 from ruamel.yaml import YAML
+from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.representer import SafeRepresenter
 
 from adaptkit import techniques
 from adaptkit.errors import RecipeError
@@ -164,6 +166,20 @@ def _optional() -> list[str]:
     return [key for key, field in Recipe.model_fields.items() if not field.is_required()]
 
 
+class _Representer(SafeRepresenter):
+    """Quotes text with line breaks and other invisible characters, some of which YAML would read as a space."""
+
+    def represent_str(self, data: str) -> ScalarNode:
+        """Write a text plainly where it shows what it is."""
+        node: ScalarNode = self.represent_scalar(
+            "tag:yaml.org,2002:str", data, style=None if data.isprintable() else '"'
+        )
+        return node
+
+
+_Representer.add_representer(str, _Representer.represent_str)
+
+
 def dump_recipe(recipe: Recipe) -> str:
     r"""Write a recipe as YAML in which every value stands, defaults too; reading it gives an equal recipe.
 
@@ -173,6 +189,7 @@ def dump_recipe(recipe: Recipe) -> str:
         True
     """
     yaml = YAML(typ="safe", pure=True)
+    yaml.Representer = _Representer
     yaml.default_flow_style = False
     yaml.allow_unicode = True
     yaml.width = 100

@@ -368,6 +368,39 @@ def test_a_lock_file_is_a_recipe():
     assert parse_recipe(dump_recipe(recipe)) == recipe
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "${HOME}",
+        "$${HOME}",
+        "a\x85b",
+        "a\u2028b",
+        "a\nb\n",
+        "yes",
+        "1e-3",
+        "null",
+        " x ",
+        "'\"",
+        "# a",
+        "\ue0000\ue001",
+    ],
+)
+def test_awkward_text_comes_back(text):
+    recipe = parse_recipe(GOOD).model_copy(update={"lock": {text: [text]}})
+    assert parse_recipe(dump_recipe(recipe), env={}).lock == {text: [text]}
+
+
+def test_anchors_may_be_used_and_used_again():
+    text = "lock: {a: &x 1, b: *x, c: &x 2, d: *x}\n"
+    assert parse_recipe(GOOD + text).lock == {"a": 1, "b": 1, "c": 2, "d": 2}
+
+
+def test_the_home_folder_may_be_written_short(tmp_path, monkeypatch):
+    (tmp_path / "d.npz").touch()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert parse_recipe(GOOD.replace("{digits: true}", "{npz: ~/d.npz}")).data.npz == str(tmp_path / "d.npz")
+
+
 def test_the_dump_names_every_default():
     text = dump_recipe(parse_recipe(GOOD))
     for line in ("seed: 0", "  batch_size: 128", "    momentum: 0.9", "  opset: 20", "  max_bytes: null"):
