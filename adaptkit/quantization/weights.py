@@ -10,6 +10,7 @@ from adaptkit.quantization.plan import Grid
 LIMIT = 32767
 """The largest sum that a 16-bit register holds."""
 _RATIOS = tuple(i / 24 for i in range(24, 9, -1))
+_AT_ONCE = 1 << 20
 _BIAS_ROOM = float(1 << 30)
 
 
@@ -68,34 +69,39 @@ def weight_grid(weight: Tensor, bits: int | None = None, per_channel: bool = Tru
         True
     """
     rows = rows_in_runtime_order(weight.detach()).float()
-    if not per_channel:
-        rows = rows.reshape(1, -1)
     limited = bits is None and not depthwise
-    half = 1 << (bits or 8) - 1
-    largest = rows.abs().amax(1).clamp(min=1e-10)
-    # A scale of largest / 64 is safe for any weights, so the last candidate always counts.
+    if per_channel:
+        parts = rows.split(max(1, _AT_ONCE // rows.shape[1]))  # type: ignore[no-untyped-call]
+        scale = torch.cat([_best_scale(part[None], bits or 8, limited) for part in parts], 1)[0]
+    else:
+        scale = _best_scale(rows[:, None], bits or 8, limited)[0]
+    axis = 0 if per_channel else None
+    return Grid(tuple(scale.tolist()), (0,) * len(scale), bits or 8, True, axis)
+
+
+def _best_scale(rows: Tensor, bits: int, limited: bool) -> Tensor:
+    """Try the scales for `shared × channels × K` weights, where rows along the first dimension share one scale."""
+    half = 1 << bits - 1
+    largest = rows.abs().amax((0, 2), keepdim=True).clamp(min=1e-10)
+    # A scale of largest / 64 is safe for any weights, so the first candidate always counts.
     base = largest / (64 if limited else half - 1)
     best, error = base, torch.full_like(base, float("inf"))
     for ratio in _RATIOS:
         scale = base * ratio
-        integers = torch.round(rows / scale[:, None]).clamp_(-half, half - 1)
-        cost = (integers * scale[:, None] - rows).square_().sum(1)
+        # By the inverse, as the simulator and the file round.
+        integers = torch.round(rows * (1 / scale)).clamp_(-half, half - 1)
+        cost = (integers * scale - rows).square_().sum((0, 2), keepdim=True)
         if limited:
-            cost[_pairs(integers, weight.shape[0]) > LIMIT] = float("inf")
+            worst = worst_pair(integers.flatten(0, 1)).reshape(rows.shape[:2]).amax(0).reshape(cost.shape)
+            cost[worst > LIMIT] = float("inf")
         better = cost < error
         best, error = torch.where(better, scale, best), torch.where(better, cost, error)
-    axis = 0 if per_channel else None
-    return Grid(tuple(best.tolist()), (0,) * len(best), bits or 8, True, axis)
+    return best[0, :, :].T
 
 
 def is_depthwise(shape: tuple[int, ...], groups: int) -> bool:
     """Whether a convolution maps every channel to one channel; ONNX Runtime has a kernel of its own for that."""
     return groups > 1 and shape[0] == groups and shape[1] == 1
-
-
-def _pairs(integers: Tensor, channels: int) -> Tensor:
-    worst = worst_pair(integers.reshape(channels, -1))
-    return worst if len(integers) == channels else worst.amax(0, keepdim=True)
 
 
 def roomy(grid: Grid, bias: Tensor, input_scale: float) -> Grid:
