@@ -37,7 +37,7 @@ from adaptkit.training.settings import FitSettings
 
 BATCH_SIZE = 128
 BATCHES = 2
-TURNS = 20
+TURNS = 12
 RESULT = Path(__file__).parent / "results" / "loader.json"
 
 
