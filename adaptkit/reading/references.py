@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from adaptkit_zoo.index import names
 from pydantic import BaseModel
 
 from adaptkit.reading.document import Document
 from adaptkit.reading.explain import nested_models
 from adaptkit.reading.problem import KeyPath, hint
 from adaptkit.specs import FILE, FILE_OR_FOLDER, FILE_OR_NAME, WRITABLE_FOLDER, ZOO_NAME
+from adaptkit_zoo.index import names
 
 _FORMATS = {extra["format"] for extra in (FILE, FILE_OR_FOLDER, FILE_OR_NAME, WRITABLE_FOLDER, ZOO_NAME)}
 _WEIGHTS_NAME = re.compile(r"(\w+_Weights\.)?[A-Z][A-Z0-9_]*")
