@@ -60,7 +60,8 @@ class Run:
     def start(cls, recipe: Recipe, folder: RunFolder, *, show: Callable[[str], None], progress: bool) -> Run:
         """Load model and data, check every step against them, and write the lock file."""
         beside = Path(recipe.folder or "")
-        data = load_data(recipe.data, recipe.seed, beside)
+        bar = TerminalProgress("reading images") if progress else None
+        data = load_data(recipe.data, recipe.seed, beside, bar)
         original = load_model(recipe.model, data.num_classes, beside)
         check_fits(data, original)
         facts = lock.facts(recipe, original, data.sha256)
