@@ -156,7 +156,7 @@ def vit() -> nn.Module:
         (LeNet, 32, 2),
         (lambda: resnet20_cifar(), 32, 0),
         (torchvision.models.resnet18, 64, 0),
-        (torchvision.models.vgg16_bn, 32, 0),
+        (torchvision.models.vgg16_bn, 32, 3),  # at this size its pooling stretches 1 × 1 to 7 × 7
         (torchvision.models.mobilenet_v2, 64, 0),
         (lambda: torchvision.models.googlenet(init_weights=False, aux_logits=False), 64, 0),
         (torchvision.models.densenet121, 64, 130),
