@@ -243,6 +243,22 @@ class Auxiliary(nn.Module):
         return (y, self.side(x.mean((2, 3)))) if self.training else y
 
 
+class Whole(nn.Module):
+    """Softmax and mean over channels need all of them; a spare layer that nobody calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv2d(3, 8, 1)
+        self.b = nn.Conv2d(8, 6, 1)
+        self.c = nn.Conv2d(6, 4, 1)
+        self.spare = nn.Linear(7, 9)
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, x):
+        x = self.b(torch.softmax(self.a(x), 1))
+        return self.head((F.relu(self.c(x)) * x.mean(1, keepdim=True)).mean((2, 3)))
+
+
 class Odd(nn.Module):
     """An operator without a rule."""
 
@@ -270,5 +286,6 @@ ALL = (
     Norms,
     Tied,
     Auxiliary,
+    Whole,
     Odd,
 )

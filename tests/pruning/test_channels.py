@@ -33,6 +33,9 @@ def test_pruned_equals_the_original_with_zeros(kind):
 
 WANTED = {
     networks.Residual: [("stem", 8, 1), ("inner", 12, 1)],
+    networks.Dense: [("a", 6, 1), ("b", 4, 1)],
+    networks.Shuffle: [("a", 4, 4), ("b", 8, 1), ("up", 3, 4)],
+    networks.Auxiliary: [("a", 8, 1), ("b", 8, 1)],
     networks.Grouped: [("a", 2, 6), ("large", 4, 2), ("squeeze", 4, 1)],
     networks.OptionA: [("stem", 8, 1), ("block.conv", 4, 2)],
     networks.TwoPads: [("stem", 8, 1), ("block.conv", 8, 1)],
@@ -41,6 +44,7 @@ WANTED = {
     networks.Packed: [("embed", 16, 1), ("attention.q_proj", 4, 4)],
     networks.Norms: [("a", 3, 2), ("a", 5, 2), ("b", 4, 1), ("c", 4, 1)],
     networks.Tied: [("first", 10, 1), ("a", 8, 1)],
+    networks.Whole: [("c", 4, 1)],
     networks.Odd: [],
 }
 
