@@ -1,7 +1,7 @@
 """A hook of mkdocs: tables of settings are made from the classes, so that no page can drift from them.
 
-In a page, `<!-- settings: module:Class -->` becomes a table of that class's settings, and `<!-- include: FILE -->` the
-text of a file of the repository.
+In a page, `<!-- settings: module:Class -->` becomes a table of that class's settings, `<!-- include: FILE -->` the text
+of a file of the repository, and `<!-- techniques -->` a section for every technique there is.
 """
 
 import re
@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from adaptkit.techniques import TECHNIQUES
 from adaptkit_cli.settings import settings_of
 
 _ROOT = Path(__file__).parent.parent
@@ -18,8 +19,18 @@ _INCLUDE = re.compile(r"<!-- include: ([\w./-]+) -->")
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Replace the marks of a page; mkdocs calls this with the text of every page."""
+    markdown = markdown.replace("<!-- techniques -->", technique_sections())
     with_files = _INCLUDE.sub(lambda mark: (_ROOT / mark[1]).read_text(encoding="utf-8"), markdown)
     return _SETTINGS.sub(lambda mark: settings_table(mark[1], mark[2]), with_files)
+
+
+def technique_sections() -> str:
+    """Write the docstring and the settings of every technique in the table."""
+    sections = []
+    for name, technique in TECHNIQUES.items():
+        place = f"{technique.__module__}:{technique.__name__}"
+        sections += [f"## `{name}`", f"::: {place.replace(':', '.')}", f"<!-- settings: {place} -->"]
+    return "\n\n".join(sections)
 
 
 def settings_table(module: str, name: str) -> str:
