@@ -10,10 +10,12 @@ from torch import nn
 from adaptkit.errors import DataError, TargetError
 from adaptkit.lock import state_sha256
 from adaptkit.pruning import StructuredPruning
+from adaptkit.surgery import describe, rebuild
 from adaptkit.technique import Context
 from adaptkit.training.settings import FitSettings
 from adaptkit_zoo.cifar_resnet import resnet20_cifar
 from adaptkit_zoo.digits import lenet5_digits, resnet_digits
+from tests.pruning.networks import Packed
 
 X = torch.zeros(1, 1, 8, 8)
 
@@ -176,3 +178,13 @@ def test_check_lists_every_problem():
 def test_settings_are_read_without_torch():
     code = "import sys, adaptkit.pruning as p; p.StructuredPruning(); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_pruned_attention_is_described_and_rebuilt():
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 4, 4)
+    pruned = StructuredPruning(params=0.5, round_to=1, min_channels=2).apply(Packed(), Context(example_inputs=(x,)))
+    assert pruned.attention.num_heads < 4 or pruned.embed.out_features < 16
+    rebuilt = rebuild(Packed(), json.loads(json.dumps(describe(pruned, Packed()))))
+    rebuilt.load_state_dict(pruned.state_dict())
+    torch.testing.assert_close(rebuilt.eval()(x), pruned.eval()(x))
