@@ -85,6 +85,7 @@ def certify(
         tolerance=spec.tolerance if not quantized else 1 - spec.min_agreement,
         first_jump=jump,
         layer_errors=errors,
+        layer_errors_against="float graph" if quantized else "PyTorch",
         notes=_notes(quantized, sums, spec, path),
     )
 

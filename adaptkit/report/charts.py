@@ -140,27 +140,33 @@ def _free_place(px: float, py: float, taken: Sequence[tuple[float, float]]) -> t
     return next((place for room, place in rooms if room >= 11), max(rooms, default=(0, (px, py - 15)))[1])
 
 
-def error_chart(errors: dict[str, float], tolerance: float, jump: str | None) -> Markup:
-    """Draw the error of every layer in order, on a logarithmic scale, beside the tolerance."""
+def error_chart(errors: dict[str, float], tolerance: float | None, jump: str | None) -> Markup:
+    """Draw the error of every layer in order, on a logarithmic scale, beside the tolerance where there is one."""
     shown = {name: error for name, error in errors.items() if error > 0 and math.isfinite(error)}
     if not shown:
         return Markup("")
-    values = [*shown.values(), tolerance]
+    values = [*shown.values(), *([] if tolerance is None else [tolerance])]
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
     x = _Scale(-0.5, len(errors) - 0.5, 54, 708)
     y = _Scale(low, max(high, low + 1), 214, 14)
     return element(
         "svg",
-        element("title", text=f"Error of {len(errors)} layers; the tolerance is {digits(tolerance)}"),
+        element("title", text=f"Error of {len(errors)} layers"),
         *_powers(y),
         *_bars(errors, x, y, jump),
-        element("line", class_="limit", x1=54, x2=708, y1=y(math.log10(tolerance)), y2=y(math.log10(tolerance))),
-        element("text", text="tolerance", class_="limit-name", x=58, y=y(math.log10(tolerance)) - 5),
+        *([] if tolerance is None else _limit(tolerance, y(math.log10(tolerance)))),
         element("text", text="layers, from input to output", class_="axis", x=381, y=240),
         viewBox="0 0 720 250",
         role="img",
         class_="chart wide",
     )
+
+
+def _limit(tolerance: float, height: float) -> list[Markup]:
+    return [
+        element("line", class_="limit", x1=54, x2=708, y1=height, y2=height),
+        element("text", text=f"tolerance {digits(tolerance)}", class_="limit-name", x=58, y=height - 5),
+    ]
 
 
 def _powers(y: _Scale) -> list[Markup]:

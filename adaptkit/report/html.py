@@ -58,7 +58,8 @@ def _plain(value: object) -> str:
 
 def _errors(report: Report) -> Markup:
     found = report.certificate
-    return error_chart(found.layer_errors, found.tolerance, found.first_jump)
+    limit = found.tolerance if found.layer_errors_against == "PyTorch" else None
+    return error_chart(found.layer_errors, limit, found.first_jump)
 
 
 def _step_charts(report: Report, split: str, accuracies: Sequence[float | None]) -> Iterator[Markup]:

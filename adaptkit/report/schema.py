@@ -100,6 +100,8 @@ class Certificate(_Record):
     first_jump: str | None = None
     """The first layer whose error is far above that of the layer before it."""
     layer_errors: dict[str, float] = {}
+    layer_errors_against: Literal["PyTorch", "float graph"] = "PyTorch"
+    """An 8-bit file's layers are compared with the float graph: what they show is the cost, not a fault."""
     notes: list[str] = []
 
 
