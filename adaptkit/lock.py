@@ -72,7 +72,7 @@ def compare(locked: dict[str, Any], now: dict[str, Any]) -> list[str]:
     for key, what, verb in _FIXED:
         if key in locked and locked[key] != now[key]:
             raise RunFolderError(
-                f"the {what} {verb} not what the lock says ({key} was {locked[key][:12]}…, is {now[key][:12]}…): "
+                f"the {what} {verb} not what the lock says ({key} was {str(locked[key])[:12]}…, is {now[key][:12]}…): "
                 "bring back what it was made with, or start a new run with another --output"
             )
     notes = [

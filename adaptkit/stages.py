@@ -127,7 +127,7 @@ class Run:
             layers=table.layers,
             uncounted_ops=list(table.uncounted_ops),
             epr_alpha=self.recipe.profile.epr_alpha,
-            recipe=dump_recipe(self.recipe),
+            recipe=dump_recipe(self.recipe.model_copy(update={"lock": {}})),
             lock=self.folder.read_lock() or "",
             environment={"cpu": self.facts["cpu"], "python": self.facts["python"], **self.facts["packages"]},
             seconds=time.monotonic() - started,

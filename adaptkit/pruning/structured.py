@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Ratio = Annotated[float, Field(gt=0, lt=1)]
 _TARGETS = ("macs", "params", "latency")
+_DEFAULT_TARGET = ("macs", 0.5)
 
 
 class StructuredPruning(Technique):
@@ -61,15 +62,12 @@ class StructuredPruning(Technique):
     )
     fit: FitSettings = Field(default_factory=FitSettings, description="How recovery trains.")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _one_target(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        given = [target for target in _TARGETS if data.get(target) is not None]
+    @model_validator(mode="after")
+    def _one_target(self) -> StructuredPruning:
+        given = [target for target in _TARGETS if getattr(self, target) is not None]
         if len(given) > 1:
             raise ValueError(f"give exactly one of macs, params, latency; found {' and '.join(given)}")
-        return data if given else {**data, "macs": 0.5}
+        return self
 
     def target(self) -> tuple[str, float]:
         """Return which cost is to fall, and to what share.
@@ -78,7 +76,8 @@ class StructuredPruning(Technique):
             >>> StructuredPruning(params=0.3).target()
             ('params', 0.3)
         """
-        return next((kind, getattr(self, kind)) for kind in _TARGETS if getattr(self, kind) is not None)
+        given = ((kind, getattr(self, kind)) for kind in _TARGETS)
+        return next(((kind, share) for kind, share in given if share is not None), _DEFAULT_TARGET)
 
     def check(self, model: nn.Module) -> list[str]:
         """List patterns that match nothing, and targets that leave nothing to cut."""

@@ -84,13 +84,22 @@ def _captured(program: torch.export.ExportedProgram) -> Captured:
         elif target is not None and spec.kind == InputKind.CONSTANT_TENSOR:
             constants[name] = program.constants[target]
     spec_of_output = program.call_spec.out_spec
+    graph = program.graph_module.graph
+    _free_of_layout(graph)
     return Captured(
-        program.graph_module.graph,
+        graph,
         state,
         constants,
         tuple(str(name) for name in program.graph_signature.user_inputs),
         lambda flat: pytree.tree_unflatten(flat, spec_of_output) if spec_of_output is not None else flat,
     )
+
+
+def _free_of_layout(graph: fx.Graph) -> None:
+    """Views hold for the memory layout the model was captured in; real inputs may come channels last."""
+    for node in graph.nodes:
+        if node.target is torch.ops.aten.view.default:
+            node.target = torch.ops.aten.reshape.default
 
 
 def fixed_values(captured: Captured, model: nn.Module) -> dict[str, Any]:

@@ -167,3 +167,14 @@ def test_notes_count_the_layers_and_warn_of_eight_bits(x):
     StaticQuantization(weight_bits=8).apply(settled(Residual(), 3, 32, 32), context)
     assert notes[0].startswith("6 layers")
     assert "without VNNI" in notes[1]
+
+
+def test_channels_last_inputs_after_a_contiguous_capture():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)).eval()
+    x = torch.rand(16, 3, 6, 6)
+    y = torch.zeros(16, dtype=torch.long)
+    context = Context(example_inputs=(x[:2],), calibration=(x.to(memory_format=torch.channels_last), y))
+    quantized = StaticQuantization(calibration=16).apply(model, context)
+    other = quantized(x.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(other, quantized(x), rtol=0, atol=1e-5)
