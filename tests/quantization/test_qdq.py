@@ -90,6 +90,7 @@ def test_concatenation_and_movement_share_a_grid(residual):
     assert tensors["relu"] == tensors["pad"]
 
 
+@pytest.mark.slow
 def test_the_same_model_gives_the_same_bytes(x):
     first, second = (exported(quantize(settled(Residual(), 3, 32, 32), x), x) for _ in range(2))
     assert first.SerializeToString(deterministic=True) == second.SerializeToString(deterministic=True)
@@ -126,6 +127,7 @@ def test_a_plan_of_another_model_is_refused():
         QuantizedModel(Residual(), plan)
 
 
+@pytest.mark.slow
 def test_saturation_is_found_where_it_is(x):
     risky = exported(quantize(settled(Residual(), 3, 32, 32), x, weight_bits=8, bias_correction=False), x)
     found = saturation_risk(risky)
