@@ -16,15 +16,14 @@ import copy
 import dataclasses
 import json
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from machine import RESULTS, machine
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -38,7 +37,7 @@ from adaptkit.training.settings import FitSettings
 BATCH_SIZE = 128
 BATCHES = 2
 TURNS = 12
-RESULT = Path(__file__).parent / "results" / "loader.json"
+RESULT = RESULTS / "loader.json"
 
 
 def main() -> None:
@@ -107,10 +106,7 @@ def summary(wall: dict[str, list[float]], cpu: dict[str, list[float]]) -> dict[s
         "threads": 1,
         "wall": _figures(wall),
         "cpu_time": _figures(cpu),
-        "commit": _run("git", "rev-parse", "HEAD"),
-        "cpu": _cpu(),
-        "torch": torch.__version__,
-        "load_average": list(os.getloadavg()),
+        "machine": machine(),
     }
 
 
@@ -125,16 +121,6 @@ def _figures(seconds: dict[str, list[float]]) -> dict[str, dict[str, object]]:
 
 def _discard(_: object) -> None:
     return None
-
-
-def _run(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent).stdout.strip()
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 if __name__ == "__main__":

@@ -8,9 +8,7 @@ thread, the files take turns.
 import io
 import json
 import os
-import platform
 import statistics
-import subprocess
 import tempfile
 import time
 import zipfile
@@ -20,6 +18,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
+from machine import RESULTS, machine
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from PIL import Image
@@ -150,20 +149,12 @@ def main() -> None:
     archive = folder / "data" / "cifar10-jpeg.zip"
     x_fit, _ = images(archive, "train", 512)
     test = images(archive, "test")
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     result = {
-        "commit": commit,
-        "machine": {
-            "cpu": platform.processor() or platform.machine(),
-            "vnni": "vnni" in flags,
-            "avx2": "avx2" in flags,
-            "threads": 1,
-            "load": os.getloadavg()[0],
-        },
+        "machine": machine(),
+        "threads": 1,
         "models": {name: compare(name, folder, x_fit, test) for name in MODELS},
     }
-    path = Path(__file__).parent / "results" / "quantization.json"
+    path = RESULTS / "quantization.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -1,10 +1,6 @@
 """PyTorch model to ONNX file."""
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -18,6 +14,7 @@ from adaptkit.export.files import write_model
 from adaptkit.export.metadata import Metadata, Normalize
 from adaptkit.export.names import name_nodes
 from adaptkit.export.normalize import add_normalization
+from adaptkit.quiet import quiet
 from adaptkit.specs import ExportSpec
 
 _BATCH = "batch"
@@ -104,7 +101,7 @@ def to_onnx(model: nn.Module, example_inputs: tuple[Tensor, ...], opset: int = 2
     model.eval()
     captured: torch.export.ExportedProgram | None = None
     try:
-        with _quiet(), torch.inference_mode(False), torch.no_grad():
+        with quiet(), torch.inference_mode(False), torch.no_grad():
             captured = _capture(model, example_inputs)
             proto = _convert(captured, opset)
     except Exception as error:  # whatever the model's own code or the exporter raises is about this model
@@ -169,16 +166,3 @@ def _strip_source_locations(proto: onnx.ModelProto) -> None:
         del graph.metadata_props[:]
     for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info, *proto.graph.initializer):
         del value.metadata_props[:]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter from logging, warning and printing graphs: what goes wrong is in the exception, once."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -2,13 +2,13 @@
 
 import contextlib
 import logging
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from adaptkit.quiet import quiet
 from adaptkit.surgery import find_modules
 
 _ADD = {"aten.add.Tensor", "aten.add_.Tensor"}
@@ -78,7 +78,7 @@ def has_skip(block: nn.Module, x: Tensor) -> bool:
         (True, False)
     """
     try:
-        with evaluating(block), _quiet(), torch.no_grad():
+        with evaluating(block), quiet(), torch.no_grad():
             program = torch.export.export(block, (x,), strict=False)
     except Exception as error:  # whatever torch.export cannot capture, it says so in many types of its own
         logging.getLogger(__name__).debug("%s cannot be captured: %s", type(block).__name__, error)
@@ -174,16 +174,3 @@ def _reaches(node: fx.Node, start: fx.Node, descendants: set[fx.Node], added: bo
         and _reaches(kept, start, descendants, added or branch in descendants)
         for kept, branch in ((left, right), (right, left))
     )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    logger = logging.getLogger("torch.export")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import logging
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from adaptkit.errors import ModelError
+from adaptkit.quiet import quiet
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def capture(model: nn.Module, inputs: tuple[Any, ...], training: bool) -> Progra
         CaptureError: torch.export cannot follow the model on these inputs.
     """
     running: list[str] = []
-    with _mode(model, training), _track(model, running), _quiet():
+    with _mode(model, training), _track(model, running), quiet():
         try:
             exported = torch.export.export(model, inputs, strict=False)
         except Exception as error:
@@ -132,17 +131,3 @@ def _mode(model: nn.Module, training: bool) -> Iterator[None]:
     finally:
         for module, was in modes.items():
             module.training = was
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """torch.export warns about its own deprecated inner parts, and logs what the error already says."""
-    logger = logging.getLogger("torch")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +12,7 @@ from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
 from adaptkit.errors import ModelError
+from adaptkit.quiet import quiet
 
 
 @dataclass
@@ -63,7 +61,7 @@ def capture(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Captured:
     was_training = model.training
     model.eval()
     try:
-        with _quiet(), torch.inference_mode(False), torch.no_grad():
+        with quiet(), torch.inference_mode(False), torch.no_grad():
             shapes = tuple({0: batch} for _ in inputs)
             program = torch.export.export(model, inputs, dynamic_shapes=shapes, strict=False).run_decompositions({})
     except (torch._dynamo.exc.UserError, RuntimeError, ValueError) as error:
@@ -142,16 +140,3 @@ def module_of(node: fx.Node) -> str:
     """Name the innermost module a node was captured in, '' where none is known."""
     stack: dict[str, tuple[str, Any]] = node.meta.get("nn_module_stack", {})
     return list(stack.values())[-1][0] if stack else ""
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    logger = logging.getLogger("torch.export")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
