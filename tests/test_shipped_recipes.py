@@ -1,0 +1,81 @@
+"""Every recipe that ships is run, whole, on a few made-up images."""
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+from adaptkit.errors import RecipeError
+from adaptkit.loading.models import load_model
+from adaptkit.pipeline import compress
+from adaptkit.recipe import parse_recipe, read_recipe
+from adaptkit.specs import ModelSpec
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
+FEW = [
+    "data.validation=6", "data.calibration=16", "data.batch_size=8", "gates={}", "export.min_agreement=0.0",
+    "profile={threads: [1], batch_sizes: [1], repeats: 2, warmup: 1}",
+]  # fmt: skip
+
+
+def _images(archive: Path, size: int) -> None:
+    random = np.random.default_rng(0)
+    with zipfile.ZipFile(archive, "w") as file:
+        for split, count in (("train", 24), ("test", 4)):
+            for label in ("cat", "dog"):
+                for number in range(count):
+                    pixels = io.BytesIO()
+                    Image.fromarray(random.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(pixels, "JPEG")
+                    file.writestr(f"images/{split}/{label}/{number:04d}.jpg", pixels.getvalue())
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch) -> Path:
+    """The files and variables the recipes expect, with random weights and pixels."""
+    for folder in ("data", "weights"):
+        (tmp_path / folder).mkdir()
+    _images(tmp_path / "data" / "cifar10-jpeg.zip", 32)
+    _images(tmp_path / "imagenet.zip", 40)
+    for name in ("resnet20", "resnet56"):
+        state = load_model(ModelSpec(zoo=f"{name}_cifar"), num_classes=2).state_dict()
+        safetensors.torch.save_file(state, tmp_path / "weights" / f"{name}-cifar10-jpeg.safetensors")
+    monkeypatch.setenv("ADAPTKIT_DATA", str(tmp_path))
+    monkeypatch.setenv("ADAPTKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("IMAGENET", str(tmp_path / "imagenet.zip"))
+    return tmp_path
+
+
+def _overrides(name: str) -> list[str]:
+    steps = read_recipe(RECIPES / f"{name}.yaml").steps
+    epochs = [f"steps.{i}.epochs=0.5" for i, step in enumerate(steps) if step.name == "distill.logits"]
+    own = ["model.weights=null", "data.size=64"] if name == "resnet18-imagenet" else []
+    return [*FEW, *epochs, *own]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_to_the_end(name: str, world: Path):
+    torch.set_num_threads(2)
+    recipe = read_recipe(RECIPES / f"{name}.yaml", _overrides(name))
+    report = compress(recipe, world / "run", progress=False)
+    assert len(report.steps) == len(recipe.steps)
+    assert report.final.bytes < report.baseline.bytes
+    assert report.certificate.passed
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_is_valid_and_named_after_its_file(name: str, world: Path):
+    assert world
+    assert read_recipe(RECIPES / f"{name}.yaml").name == name
+
+
+def test_a_recipe_without_its_variable_says_which(monkeypatch):
+    monkeypatch.delenv("IMAGENET", raising=False)
+    with pytest.raises(RecipeError, match="variable IMAGENET is not set"):
+        parse_recipe((RECIPES / "resnet18-imagenet.yaml").read_text())
