@@ -151,13 +151,18 @@ def _start(recipe: Path, folder: Path, *extra: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
+def _ended(process: subprocess.Popen[bytes]) -> tuple[int, str]:
+    _, error = process.communicate()
+    return process.returncode, error.decode()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_killed_at_twenty_random_moments_it_ends_in_the_same_bytes(tmp_path):
     recipe = tmp_path / "small.yaml"
     recipe.write_text(SMALL)
     started = time.monotonic()
-    assert _start(recipe, tmp_path / "whole").wait() == 0
+    assert _ended(_start(recipe, tmp_path / "whole")) == (0, "")
     length = time.monotonic() - started
     whole = (tmp_path / "whole" / "model.onnx").read_bytes()
     report = _untimed(json.loads((tmp_path / "whole" / "report.json").read_text()))
@@ -167,10 +172,8 @@ def test_killed_at_twenty_random_moments_it_ends_in_the_same_bytes(tmp_path):
         process = _start(recipe, folder)
         time.sleep(moments.uniform(0.2, 0.95) * length)
         process.send_signal(signal.SIGKILL)
-        process.wait()
-        process = _start(recipe, folder, "--resume")
-        _, error = process.communicate()
-        assert process.returncode == 0, error.decode()
+        _ended(process)
+        assert _ended(_start(recipe, folder, "--resume")) == (0, "")
         assert (folder / "model.onnx").read_bytes() == whole
         assert _untimed(json.loads((folder / "report.json").read_text())) == report
         shutil.rmtree(folder)
