@@ -6,10 +6,12 @@ import platform
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from adaptkit.errors import RunFolderError
 from adaptkit.recipe import Recipe, dump_recipe
+from adaptkit.training.checkpoint import state_sha256
 
 _FIXED = (("weights_sha256", "weights", "are"), ("data_sha256", "data", "is"), ("recipe_sha256", "recipe", "is"))
 _PACKAGES = ("adaptkit", "torch", "torchvision", "onnx", "onnxruntime", "onnxscript", "numpy")
@@ -33,21 +35,8 @@ def facts(recipe: Recipe, model: nn.Module, data_sha256: str) -> dict[str, Any]:
         "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "cpu": cpu_name(),
+        "threads": torch.get_num_threads(),
     }
-
-
-def state_sha256(model: nn.Module) -> str:
-    """Hash the names, types, shapes and values of a model's state.
-
-    Example:
-        >>> state_sha256(nn.ReLU()) == state_sha256(nn.Sigmoid())
-        True
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def cpu_name() -> str:
@@ -82,6 +71,8 @@ def compare(locked: dict[str, Any], now: dict[str, Any]) -> list[str]:
     ]
     if locked.get("cpu", now["cpu"]) != now["cpu"]:
         notes.append(f"the lock was written on {locked['cpu']}, this is {now['cpu']}: bits may differ")
+    if locked.get("threads", now["threads"]) != now["threads"]:
+        notes.append(f"PyTorch ran on {locked['threads']} threads, runs on {now['threads']} here: bits may differ")
     return notes
 
 

@@ -78,7 +78,3 @@ class Context:
     def replace(self, **changes: Any) -> Context:
         """Return a copy with some fields changed; the notes are shared."""
         return dataclasses.replace(self, **changes)
-
-    def missing(self, needs: frozenset[str]) -> list[str]:
-        """Name the needed fields that are None, sorted."""
-        return sorted(need for need in needs if getattr(self, need) is None)

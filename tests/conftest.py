@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+# Here already, since fixtures of a module run before those of a test: sums over two threads have other last bits.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(autouse=True)
 def _one_thread_and_seed():

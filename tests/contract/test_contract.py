@@ -11,10 +11,10 @@ from torch import nn
 
 from adaptkit.export.onnx import export_onnx
 from adaptkit.loading.saved import load, save
-from adaptkit.lock import state_sha256
 from adaptkit.runtime.model import AdaptedModel
 from adaptkit.technique import Context, Technique
 from adaptkit.techniques import TECHNIQUES
+from adaptkit.training.checkpoint import state_sha256
 from adaptkit_zoo.digits import resnet_digits
 from tests.contract.settings import SETTINGS
 

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from adaptkit.errors import DataError, TargetError
-from adaptkit.lock import state_sha256
 from adaptkit.pruning import StructuredPruning
 from adaptkit.surgery import describe, rebuild
 from adaptkit.technique import Context
+from adaptkit.training.checkpoint import state_sha256
 from adaptkit.training.settings import FitSettings
 from adaptkit_zoo.cifar_resnet import resnet20_cifar
 from adaptkit_zoo.digits import lenet5_digits, resnet_digits
