@@ -14,6 +14,7 @@ from adaptkit.export.files import write_model
 from adaptkit.export.metadata import Metadata, Normalize
 from adaptkit.export.names import name_nodes
 from adaptkit.export.normalize import add_normalization
+from adaptkit.modes import evaluating
 from adaptkit.quiet import quiet
 from adaptkit.specs import ExportSpec
 
@@ -97,18 +98,13 @@ def to_onnx(model: nn.Module, example_inputs: tuple[Tensor, ...], opset: int = 2
     Raises:
         ModelError: torch.export or the exporter refuses the model; says why and where.
     """
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
     captured: torch.export.ExportedProgram | None = None
     try:
-        with quiet(), torch.inference_mode(False), torch.no_grad():
+        with evaluating(model), quiet(), torch.inference_mode(False), torch.no_grad():
             captured = _capture(model, example_inputs)
             proto = _convert(captured, opset)
     except Exception as error:  # whatever the model's own code or the exporter raises is about this model
         raise ModelError(explain(type(model).__name__, error, captured)) from error
-    finally:
-        for module, training in modes.items():
-            module.training = training
     name_nodes(proto.graph)
     _name_batch(proto.graph)
     _strip_source_locations(proto)

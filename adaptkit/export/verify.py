@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from adaptkit.export.tensors import (
     relative_error,
     samples_that_fit,
 )
+from adaptkit.modes import evaluating
 from adaptkit.quantization.inspect import island_notes
 from adaptkit.report.schema import Certificate
 from adaptkit.runtime.model import AdaptedModel
@@ -65,7 +65,7 @@ def certify(
         DataError: There is no test sample.
         ModelError: ONNX Runtime cannot open the file.
     """
-    with _evaluation(model):
+    with evaluating(model), torch.no_grad():
         sums, probe = _compare_outputs(model, AdaptedModel.open(path, torch.get_num_threads()), test_batches)
         quantized = isinstance(model, ExportsItself)
         errors = _layer_errors(model, path, probe, spec, example_inputs)
@@ -195,15 +195,3 @@ def _first_tensor(output: object) -> Tensor:
         values = list(output.values()) if isinstance(output, dict) else list(output)  # type: ignore[call-overload]
         output = values[0]
     return output
-
-
-@contextlib.contextmanager
-def _evaluation(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes.items():
-            module.training = training

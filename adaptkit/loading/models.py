@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import hashlib
 import inspect
 import pickle
 import sys
@@ -75,19 +74,6 @@ def load_weights(model: nn.Module, path: Path) -> None:
             "Name the model these weights were trained for"
         )
     model.load_state_dict(given, strict=False)
-
-
-def weights_sha256(path: Path) -> str:
-    """Hash a weights file.
-
-    Raises:
-        ModelError: The file cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ModelError(f"cannot read the weights {path}: {error.strerror}") from error
 
 
 def _zoo(spec: ModelSpec, num_classes: int | None, folder: Path) -> nn.Module:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from adaptkit.errors import ModelError
 from adaptkit.loading.batches import BatchSource, as_batches
+from adaptkit.modes import evaluating
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 
@@ -28,7 +28,7 @@ def accuracy(model: nn.Module, batches: BatchSource) -> float:
         0.6666666666666666
     """
     right = count = 0
-    with _eval_mode(model):
+    with evaluating(model), torch.inference_mode():
         for output, y in _outputs(model, batches):
             right += int((output.argmax(1) == y).sum())
             count += len(y)
@@ -46,22 +46,11 @@ def evaluate(model: nn.Module, batches: BatchSource, metric: Metric | None = Non
     if metric is None:
         return accuracy(model, batches)
     total, count = 0.0, 0
-    with _eval_mode(model):
+    with evaluating(model), torch.inference_mode():
         for output, y in _outputs(model, batches):
             total += float(metric(output, y)) * len(y)
             count += len(y)
     return total / count
-
-
-def predictions(model: nn.Module, batches: BatchSource) -> Tensor:
-    """Outputs of the model for all samples, in order, on the CPU.
-
-    Args:
-        model: Run in eval mode, which is undone afterwards.
-        batches: What to run it on.
-    """
-    with _eval_mode(model):
-        return torch.cat([output.cpu() for output, _ in _outputs(model, batches)])
 
 
 def first_output(output: Any) -> Tensor:
@@ -83,18 +72,6 @@ def device_of(model: nn.Module) -> torch.device:
     """Device of the first parameter; the CPU for a model without parameters."""
     parameter = next(model.parameters(), None)
     return torch.device("cpu") if parameter is None else parameter.device
-
-
-@contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def _outputs(model: nn.Module, batches: BatchSource) -> Iterator[tuple[Tensor, Tensor]]:

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from adaptkit.files import write_atomically
+from adaptkit.modes import evaluating
 
 _OPSET = 20
 _WARMUP_SECONDS = 0.02
@@ -79,15 +80,12 @@ def layer_shapes(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> dict[s
         for name, module in model.named_modules()
         if isinstance(module, (nn.Conv2d, nn.Linear))
     ]
-    modes = {module: module.training for module in model.modules()}
     try:
-        with torch.no_grad():
-            model.eval()(*example_inputs)
+        with evaluating(model), torch.no_grad():
+            model(*example_inputs)
     finally:
         for handle in handles:
             handle.remove()
-        for module, training in modes.items():
-            module.training = training
     return shapes
 
 

@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from adaptkit.modes import evaluating
 from adaptkit.profiling.free_ops import FREE_OPS
 from adaptkit.profiling.graph import graph_cost
 
@@ -65,7 +66,7 @@ def count_macs(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Macs:
         (True, {'0': 13824}, True, ())
     """
     sample = tuple(x[:1] for x in example_inputs)
-    with _evaluation(model), _layer_names(model) as stack:
+    with evaluating(model), torch.no_grad(), _without_fast_path(), _layer_names(model) as stack:
         counter = _Counter(stack)
         with counter:
             model(*sample)
@@ -175,15 +176,10 @@ def _pop(stack: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def _evaluation(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
+def _without_fast_path() -> Iterator[None]:
     fast_path = torch.backends.mha.get_fastpath_enabled()
-    model.eval()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad():
-            yield
+        yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
-        for module, training in modes.items():
-            module.training = training

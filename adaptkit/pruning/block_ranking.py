@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from adaptkit.errors import DataError
 from adaptkit.loading.batches import BatchSource, as_batches
-from adaptkit.pruning.blocks import evaluating
+from adaptkit.modes import evaluating
 from adaptkit.surgery import replace_module
 
 Sample = tuple[Tensor, Tensor]

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from adaptkit.export.onnx import to_onnx
+from adaptkit.modes import evaluating
 from adaptkit.profiling.layer_latency import TimedModel, TimeStore, fingerprint, median_seconds
-from adaptkit.pruning.blocks import evaluating, signature
+from adaptkit.pruning.blocks import signature
 
 _COPIES = 5
 _SMALLEST_SHARE = 1e-3

@@ -1,13 +1,13 @@
 """Residual blocks: finding those that the identity may replace."""
 
-import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from adaptkit.modes import evaluating
 from adaptkit.quiet import quiet
 from adaptkit.surgery import find_modules
 
@@ -100,18 +100,6 @@ def signature(module: nn.Module, x: Tensor) -> str:
         if key != "training" and not key.startswith("_") and isinstance(value, (bool, int, float, str, tuple))
     ]
     return "\n".join([type(module).__qualname__, str(tuple(x.shape)), str(module), *sizes, *settings])
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode, and every module back into its own mode afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def _single_calls(model: nn.Module, example_inputs: tuple[Tensor, ...], names: Sequence[str]) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from adaptkit.errors import ModelError
+from adaptkit.modes import evaluating
 from adaptkit.quiet import quiet
 
 
@@ -61,7 +62,7 @@ def capture(model: nn.Module, inputs: tuple[Any, ...], training: bool) -> Progra
         CaptureError: torch.export cannot follow the model on these inputs.
     """
     running: list[str] = []
-    with _mode(model, training), _track(model, running), quiet():
+    with evaluating(model, training), _track(model, running), quiet():
         try:
             exported = torch.export.export(model, inputs, strict=False)
         except Exception as error:
@@ -120,14 +121,3 @@ def _track(model: nn.Module, running: list[str]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextlib.contextmanager
-def _mode(model: nn.Module, training: bool) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.train(training)
-    try:
-        yield
-    finally:
-        for module, was in modes.items():
-            module.training = was

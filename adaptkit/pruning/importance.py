@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from adaptkit.loading.batches import BatchSource, as_batches
 from adaptkit.metrics.task import first_output
+from adaptkit.modes import evaluating
 from adaptkit.pruning.groups import Group, Slice
 
 Tensors = Mapping[str, Tensor]
@@ -103,10 +104,8 @@ def taylor_products(
         loss: Maps (output, target) to a scalar.
         batches: How many batches are used at most.
     """
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
     found: list[Tensors] = []
-    try:
+    with evaluating(model):
         for number, (x, y) in enumerate(as_batches(data)):
             if number == batches:
                 break
@@ -116,9 +115,6 @@ def taylor_products(
                 gradients = torch.autograd.grad(value, list(named.values()), allow_unused=True)
             pairs = zip(named.items(), gradients, strict=True)
             found.append({name: (p * g).detach() for (name, p), g in pairs if g is not None})
-    finally:
-        for module, was in modes.items():
-            module.training = was
     return found
 
 

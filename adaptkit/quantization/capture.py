@@ -12,6 +12,7 @@ from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
 from adaptkit.errors import ModelError
+from adaptkit.modes import evaluating
 from adaptkit.quiet import quiet
 
 
@@ -58,17 +59,13 @@ def capture(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Captured:
     # A batch of one would be burnt into the graph as a constant.
     inputs = tuple(x if x.shape[0] > 1 else torch.cat([x, x]) for x in example_inputs)
     batch = torch.export.Dim("batch", min=1)
-    was_training = model.training
-    model.eval()
     try:
-        with quiet(), torch.inference_mode(False), torch.no_grad():
+        with evaluating(model), quiet(), torch.inference_mode(False), torch.no_grad():
             shapes = tuple({0: batch} for _ in inputs)
             program = torch.export.export(model, inputs, dynamic_shapes=shapes, strict=False).run_decompositions({})
     except (torch._dynamo.exc.UserError, RuntimeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ModelError(f"{type(model).__name__} cannot be captured: {reason}") from error
-    finally:
-        model.train(was_training)
     return _captured(program)
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import operator
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 from torch.nn import functional as F
 
-from adaptkit.quantization.capture import Captured, capture
-from adaptkit.surgery import replace_module
+from adaptkit.quantization.capture import Captured
 
 aten = torch.ops.aten
 _LAYERS = {aten.conv1d.default, aten.conv2d.default, aten.conv2d.padding, aten.conv3d.default, aten.linear.default}
@@ -58,7 +56,10 @@ def folded_bias(
 def fold_graph(captured: Captured) -> None:
     """Fold, in a captured graph, every normalization that alone follows a layer; the others stay as one operation.
 
-    The folded weights are computed from the parameters in the graph, so that gradients reach all of them.
+    In evaluation mode γ (w∗x + b − μ) / √(σ² + ε) + β is a convolution again (Jacob et al. 2018, "Quantization and
+    Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", section 3.2). The folded weights are
+    computed from the parameters in the graph, so that gradients reach all of them, and so that a layer that runs twice
+    is folded once for each time.
     """
     graph = captured.graph
     for layer, norm in foldable(graph):
@@ -88,58 +89,9 @@ def foldable(graph: fx.Graph) -> list[tuple[fx.Node, fx.Node]]:
     return pairs
 
 
-def fold_batch_norm(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> nn.Module:
-    """Return a copy of a model where every foldable batch normalization is an nn.Identity.
-
-    In evaluation mode it computes the same as the model, up to rounding: γ (w∗x + b − μ) / √(σ² + ε) + β is a
-    convolution again (Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
-    Integer-Arithmetic-Only Inference", section 3.2). Layers that run more than once a call are left alone.
-
-    Args:
-        model: The trained model, unchanged by this.
-        example_inputs: Inputs of one call, batch first.
-
-    Raises:
-        ModelError: The model cannot be captured.
-
-    Example:
-        >>> net = nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.BatchNorm2d(2)).eval()
-        >>> fold_batch_norm(net, (torch.zeros(2, 1, 8, 8),))[1]
-        Identity()
-    """
-    folded = copy.deepcopy(model)
-    captured = capture(folded, example_inputs)
-    for layer, norm in foldable(captured.graph):
-        names = (captured.owner(_name(layer.args[1])), captured.owner(_name(norm.args[3])))
-        if all(names) and _used_once(captured, layer.args[1]) and _used_once(captured, norm.args[3]):
-            _fold_module(folded, *names)
-    return folded
-
-
-@torch.no_grad()
-def _fold_module(model: nn.Module, layer_name: str, norm_name: str) -> None:
-    layer, norm = model.get_submodule(layer_name), model.get_submodule(norm_name)
-    weight, eps = layer.weight, float(norm.eps)  # type: ignore[arg-type]
-    assert isinstance(weight, Tensor)
-    affine = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    bias = folded_bias(layer.bias, affine, eps)  # type: ignore[arg-type]
-    layer.weight = nn.Parameter(folded_weight(weight, affine[0], affine[3], eps))  # type: ignore[arg-type]
-    layer.bias = nn.Parameter(bias)
-    replace_module(model, norm_name, nn.Identity())
-
-
 def _replace(norm: fx.Node, by: fx.Node) -> None:
     for user in list(norm.users):
         assert user.target is operator.getitem, user.format_node()
         user.replace_all_uses_with(by)
         norm.graph.erase_node(user)
     norm.graph.erase_node(norm)
-
-
-def _name(argument: object) -> str:
-    return argument.name if isinstance(argument, fx.Node) else ""
-
-
-def _used_once(captured: Captured, argument: object) -> bool:
-    target = captured.state.get(_name(argument))
-    return sum(len(node.users) for node in captured.graph.nodes if captured.state.get(node.name) == target) == 1

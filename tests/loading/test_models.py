@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from adaptkit.errors import ModelError
-from adaptkit.loading.models import load_model, load_weights, weights_sha256
+from adaptkit.loading.models import load_model, load_weights
 from adaptkit.specs import ModelSpec
 
 
@@ -176,10 +176,3 @@ def test_files_without_a_state_dict(tmp_path):
     torch.save([torch.zeros(3)], tmp_path / "w.pt")
     with pytest.raises(ModelError, match=r"w\.pt holds no state_dict"):
         load_weights(net(), tmp_path / "w.pt")
-
-
-def test_the_hash_of_a_file(tmp_path):
-    (tmp_path / "w").write_bytes(b"abc")
-    assert weights_sha256(tmp_path / "w") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    with pytest.raises(ModelError, match=r"cannot read the weights .*nowhere: No such file"):
-        weights_sha256(tmp_path / "nowhere")

@@ -10,7 +10,7 @@ from adaptkit.errors import ModelError
 from adaptkit.export.onnx import to_onnx
 from adaptkit.profiling.graph import graph_cost
 from adaptkit.profiling.macs import Macs, count_macs, onnx_macs
-from adaptkit.profiling.parameters import count_parameters, parameters_per_layer
+from adaptkit.profiling.parameters import count_parameters
 
 _HEADS, _TOKENS, _WIDTH, _HIDDEN = 4, 5, 32, 64
 _ATTENTION = _TOKENS * _WIDTH * 3 * _WIDTH + 2 * _TOKENS * _TOKENS * _WIDTH + _TOKENS * _WIDTH * _WIDTH
@@ -141,4 +141,3 @@ def test_parameters():
     shared = nn.Linear(4, 3)
     model = nn.Sequential(shared, nn.BatchNorm1d(3), nn.Sequential(nn.Linear(3, 4), shared))
     assert count_parameters(model) == 15 + 6 + 16
-    assert parameters_per_layer(model) == {"0": 15, "1": 6, "2.0": 16}
