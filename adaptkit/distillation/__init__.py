@@ -1,5 +1,6 @@
 """Distillation: learning from a teacher."""
 
+from adaptkit.distillation.features import FeatureDistillation
 from adaptkit.distillation.logits import LogitDistillation
 
-__all__ = ["LogitDistillation"]
+__all__ = ["FeatureDistillation", "LogitDistillation"]

@@ -39,3 +39,21 @@ def hinton_loss(
     )
     hard = F.cross_entropy(student_logits, target, label_smoothing=label_smoothing)
     return alpha * temperature**2 * soft + (1 - alpha) * hard
+
+
+def hint_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:
+    r"""Squared error of the student's features relative to the size of the teacher's: ‖s − t‖² / ‖t‖².
+
+    The hint of Romero et al. 2015, "FitNets: hints for thin deep nets", section 2.2, made free of the scale of the
+    layer, so that layers can be added up: 0 is a perfect copy, 1 what a student of zeros would get.
+
+    Args:
+        student_features: s, of any shape, after the regressor.
+        teacher_features: t, of the same shape.
+
+    Example:
+        >>> import torch
+        >>> hint_loss(torch.tensor([3.0, 0.0]), torch.tensor([3.0, 4.0])).item()
+        0.6399999856948853
+    """
+    return (student_features - teacher_features).square().sum() / teacher_features.square().sum().clamp_min(1e-12)
