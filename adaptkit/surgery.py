@@ -16,6 +16,11 @@ Structure = dict[str, Any]
 
 _PLAIN = (bool, int, float, str, type(None))
 _TRUSTED = ("torch.nn.", "adaptkit.")
+_SIZES = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
+_KEPT_ARGUMENTS: dict[type[nn.Module], tuple[str, ...]] = {
+    nn.Conv2d: _SIZES,
+    nn.Linear: ("in_features", "out_features"),
+}
 
 
 def find_modules(model: nn.Module, targets: Sequence[str], ignore: Sequence[str] = ()) -> dict[str, nn.Module]:
@@ -163,9 +168,18 @@ def _class_recipe(name: str, module: nn.Module) -> Structure:
         path = f"torch.nn.{type(module).__qualname__}"
     if not path.startswith(_TRUSTED):
         raise ModelError(f"{name}: a {path} was put in, which cannot be rebuilt from its description")
-    arguments: dict[str, Any] = getattr(module, "arguments", dict)()
+    arguments = _arguments(module)
     bare = importlib.import_module(path.rpartition(".")[0]).__dict__[path.rpartition(".")[2]](**arguments)
     return {"class": path, "arguments": arguments, "inside": describe(module, bare)}
+
+
+def _arguments(module: nn.Module) -> dict[str, Any]:
+    """Give the constructor arguments of a module: its own word, or what a layer of torch.nn keeps of them."""
+    if type(module) in _KEPT_ARGUMENTS:
+        kept = {key: getattr(module, key) for key in _KEPT_ARGUMENTS[type(module)]}
+        return {**kept, "bias": module.bias is not None}
+    arguments: dict[str, Any] = getattr(module, "arguments", dict)()
+    return arguments
 
 
 def _build(recipe: Structure) -> nn.Module:

@@ -54,6 +54,18 @@ def test_replaced_module_takes_over_the_mode():
     assert not model.block[1].training
 
 
+def test_new_convolutions_and_linear_layers_are_rebuilt_with_their_settings():
+    model = Net().eval()
+    first = nn.Conv2d(3, 2, (3, 1), padding=(1, 0), padding_mode="reflect", bias=False)
+    replace_module(model, "stem", nn.Sequential(first, nn.Conv2d(2, 8, (1, 3), padding="same", dilation=2)))
+    replace_module(model, "head", nn.Sequential(nn.Linear(8, 2, bias=False), nn.Linear(2, 4)))
+    again = rebuilt(model)
+    x = torch.randn(2, 3, 9, 9)
+    torch.testing.assert_close(again(x), model(x))
+    assert str(again) == str(model)
+    assert vars(again.stem[0])["padding"] == (1, 0)
+
+
 def test_nothing_changed_is_an_empty_description():
     structure = describe(Net(), Net())
     assert structure == {"version": 1, "replaced": {}, "removed": [], "attributes": {}, "tensors": {}}

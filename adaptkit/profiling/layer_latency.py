@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -50,6 +51,29 @@ class LayerShape:
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
     input_size: tuple[int, ...] = ()
+
+    @property
+    def weights(self) -> int:
+        """The number of weights, without a bias."""
+        return self.out_channels * (self.in_channels // self.groups) * math.prod(self.kernel)
+
+    @property
+    def output_size(self) -> tuple[int, ...]:
+        """The dimensions of the output that are neither batch nor channels.
+
+        Example:
+            >>> LayerShape("conv", 3, 8, kernel=(3, 3), stride=(2, 1), padding=(1, 1), input_size=(8, 8)).output_size
+            (4, 8)
+        """
+        if self.kind == "linear":
+            return self.input_size
+        dimensions = zip(self.input_size, self.kernel, self.stride, self.padding, self.dilation, strict=True)
+        return tuple((size + 2 * pad - hole * (k - 1) - 1) // step + 1 for size, k, step, pad, hole in dimensions)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one sample."""
+        return self.weights * math.prod(self.output_size)
 
 
 def layer_shapes(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> dict[str, LayerShape]:
@@ -177,11 +201,28 @@ class LatencyTable:
     def seconds(self, shape: LayerShape) -> float:
         """Return the time of one call of the layer, in seconds for the whole batch."""
         key = json.dumps({**asdict(shape), "threads": self.threads, "batch": self.batch_size}, sort_keys=True)
-        return self._store.get(key, lambda: self._measure(shape))
+        return self._store.get(key, lambda: chain_seconds([[shape]], self.threads, self.batch_size)[0])
 
-    def _measure(self, shape: LayerShape) -> float:
-        model, feed = _single_layer(shape, self.batch_size)
-        return median_seconds([TimedModel(model, {"input": feed})], self.threads)[0]
+
+def chain_seconds(chains: Sequence[Sequence[LayerShape]], threads: int = 1, batch_size: int = 1) -> list[float]:
+    """Time chains of layers side by side on ONNX Runtime, each with a bias and a ReLU after its last layer.
+
+    Args:
+        chains: Each a layer, or several of which one takes what the one before it gives.
+        threads: Threads within an operator.
+        batch_size: Samples in the timed input.
+
+    Returns:
+        The median time of a call of each, in seconds for the whole batch.
+
+    Example:
+        >>> whole = LayerShape("linear", 256, 256)
+        >>> parts = [LayerShape("linear", 256, 4), LayerShape("linear", 4, 256)]
+        >>> len(chain_seconds([[whole], parts]))
+        2
+    """
+    made = [_chain(chain, batch_size) for chain in chains]
+    return median_seconds([TimedModel(model, {"input": feed}) for model, feed in made], threads)
 
 
 @dataclass(frozen=True)
@@ -234,41 +275,52 @@ def _session(model: onnx.ModelProto, threads: int) -> ort.InferenceSession:
     return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def _single_layer(shape: LayerShape, batch: int) -> tuple[onnx.ModelProto, np.ndarray[Any, Any]]:
+def _chain(shapes: Sequence[LayerShape], batch: int) -> tuple[onnx.ModelProto, np.ndarray[Any, Any]]:
     generator = np.random.default_rng(0)
-    nodes, weight_shape = _conv_nodes(shape) if shape.kind == "conv" else _linear_nodes(shape)
-    weight = generator.standard_normal(weight_shape).astype(np.float32)
-    bias = generator.standard_normal(shape.out_channels).astype(np.float32)
-    channels_first = (shape.in_channels, *shape.input_size)
-    channels_last = (*shape.input_size, shape.in_channels)
-    feed_shape = (batch, *(channels_first if shape.kind == "conv" else channels_last))
+    nodes: list[onnx.NodeProto] = []
+    constants: list[onnx.TensorProto] = []
+    for number, shape in enumerate(shapes):
+        made, weight_shape = _conv_node(shape, number) if shape.kind == "conv" else _linear_nodes(shape, number)
+        nodes += made
+        weight = generator.standard_normal(weight_shape).astype(np.float32)
+        bias = generator.standard_normal(shape.out_channels).astype(np.float32)
+        constants += [
+            numpy_helper.from_array(weight, f"weight{number}"),
+            numpy_helper.from_array(bias, f"bias{number}"),
+        ]
+    if shapes[-1].kind == "conv":
+        nodes.append(helper.make_node("Relu", [nodes[-1].output[0]], ["activated"]))
+    nodes[-1].output[0] = "output"
+    nodes[0].input[0] = "input"
+    first = shapes[0]
+    channels_first, channels_last = (first.in_channels, *first.input_size), (*first.input_size, first.in_channels)
+    feed_shape = (batch, *(channels_first if first.kind == "conv" else channels_last))
     graph = helper.make_graph(
         nodes,
         "layer",
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, feed_shape)],
         [helper.make_tensor_value_info("output", TensorProto.FLOAT, [None] * len(feed_shape))],
-        [numpy_helper.from_array(weight, "weight"), numpy_helper.from_array(bias, "bias")],
+        constants,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=10)
     return model, generator.standard_normal(feed_shape).astype(np.float32)
 
 
-def _conv_nodes(shape: LayerShape) -> tuple[list[onnx.NodeProto], tuple[int, ...]]:
+def _conv_node(shape: LayerShape, number: int) -> tuple[list[onnx.NodeProto], tuple[int, ...]]:
     conv = helper.make_node(
         "Conv",
-        ["input", "weight", "bias"],
-        ["sum"],
+        [f"value{number}", f"weight{number}", f"bias{number}"],
+        [f"value{number + 1}"],
         kernel_shape=shape.kernel,
         strides=shape.stride,
         pads=(*shape.padding, *shape.padding),
         dilations=shape.dilation,
         group=shape.groups,
     )
-    relu = helper.make_node("Relu", ["sum"], ["output"])
-    return [conv, relu], (shape.out_channels, shape.in_channels // shape.groups, *shape.kernel)
+    return [conv], (shape.out_channels, shape.in_channels // shape.groups, *shape.kernel)
 
 
-def _linear_nodes(shape: LayerShape) -> tuple[list[onnx.NodeProto], tuple[int, ...]]:
-    product = helper.make_node("MatMul", ["input", "weight"], ["sum"])
-    add = helper.make_node("Add", ["sum", "bias"], ["output"])
+def _linear_nodes(shape: LayerShape, number: int) -> tuple[list[onnx.NodeProto], tuple[int, ...]]:
+    product = helper.make_node("MatMul", [f"value{number}", f"weight{number}"], [f"product{number}"])
+    add = helper.make_node("Add", [f"product{number}", f"bias{number}"], [f"value{number + 1}"])
     return [product, add], (shape.in_channels, shape.out_channels)

@@ -20,6 +20,7 @@ from adaptkit.profiling.layer_latency import (
     layer_shapes,
     median_seconds,
 )
+from adaptkit.profiling.macs import count_macs
 from adaptkit_zoo.cifar_resnet import resnet20_cifar
 
 CONV = LayerShape("conv", 3, 8, kernel=(3, 3), stride=(2, 1), padding=(1, 1), input_size=(8, 8))
@@ -76,23 +77,47 @@ def test_every_part_of_a_shape_has_its_own_entry(tmp_path, change, threads, batc
 
 
 def test_the_timed_model_is_the_layer():
-    model, feed = layer_latency._single_layer(CONV, 5)
+    model, feed = layer_latency._chain([CONV], 5)
     out = ort.InferenceSession(model.SerializeToString()).run(None, {"input": feed})[0]
-    weight, bias = (torch.from_numpy(_initializer(model, name)) for name in ("weight", "bias"))
+    weight, bias = (torch.from_numpy(_initializer(model, name)) for name in ("weight0", "bias0"))
     want = F.relu(F.conv2d(torch.from_numpy(feed), weight, bias, stride=(2, 1), padding=1))
     np.testing.assert_allclose(out, want.numpy(), rtol=1e-4, atol=1e-4)
 
 
 def test_the_timed_linear_layer_keeps_its_tokens():
-    model, feed = layer_latency._single_layer(LayerShape("linear", 6, 4, input_size=(7,)), 3)
+    model, feed = layer_latency._chain([LayerShape("linear", 6, 4, input_size=(7,))], 3)
     out = ort.InferenceSession(model.SerializeToString()).run(None, {"input": feed})[0]
     assert feed.shape == (3, 7, 6)
     assert out.shape == (3, 7, 4)
 
 
+def test_a_timed_chain_is_its_layers_one_after_the_other():
+    parts = [CONV, LayerShape("conv", 8, 5, input_size=CONV.output_size)]
+    model, feed = layer_latency._chain(parts, 2)
+    out = ort.InferenceSession(model.SerializeToString()).run(None, {"input": feed})[0]
+    weights = [torch.from_numpy(_initializer(model, name)) for name in ("weight0", "bias0", "weight1", "bias1")]
+    want = F.conv2d(torch.from_numpy(feed), *weights[:2], stride=(2, 1), padding=1)
+    want = F.relu(F.conv2d(want, *weights[2:]))
+    np.testing.assert_allclose(out, want.numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_costs_of_a_shape_are_what_the_layer_costs(groups):
+    net = nn.Sequential(
+        nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2), groups=groups), nn.Linear(7, 5)
+    )
+    x = torch.zeros(1, 4, 9, 9)
+    counted = count_macs(net, (x,)).per_layer
+    for name, shape in layer_shapes(net, (x,)).items():
+        layer = net.get_submodule(name)
+        assert shape.macs == counted[name]
+        assert shape.weights == layer.weight.numel()
+    assert layer_shapes(net, (x,))["0"].output_size == net[0](x).shape[2:]
+
+
 def test_median_seconds_times_every_model():
     shapes = [CONV, replace(CONV, in_channels=4)]
-    models = [TimedModel(model, {"input": feed}) for model, feed in (layer_latency._single_layer(s, 1) for s in shapes)]
+    models = [TimedModel(model, {"input": feed}) for model, feed in (layer_latency._chain([s], 1) for s in shapes)]
     times = median_seconds(models)
     assert len(times) == 2
     assert all(value > 0 for value in times)
