@@ -1,4 +1,4 @@
-"""What every kind of distillation shares: a teacher, a fit, and the softened outputs."""
+"""What every kind of distillation shares: a teacher and a fit; and what those share that soften the outputs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from adaptkit.errors import DataError, ModelError
+from adaptkit.errors import DataError
 from adaptkit.specs import ModelSpec
 from adaptkit.technique import Context, Technique
 from adaptkit.training.settings import FitSettings
@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 
 
 class Distillation(Technique):
-    """Train the model with the help of a teacher; a subclass says what is learnt from it, in `objective`."""
+    """Train the model with the help of a teacher.
+
+    A subclass says how outputs are compared, in `outputs_loss`; one that compares more than that, in `objective`.
+    """
 
     needs: ClassVar[frozenset[str]] = frozenset({"train", "teacher"})
 
     epochs: Annotated[float, Field(gt=0)] = Field(1.0, description="Passes over the training data; parts count.")
-    temperature: Annotated[float, Field(gt=0)] = Field(4.0, description="T: how much both outputs are softened.")
-    alpha: Annotated[float, Field(ge=0, le=1)] = Field(0.9, description="Weight of the teacher against the targets.")
     teacher: ModelSpec | None = Field(None, description="Another teacher than the model before any step.")
     fit: FitSettings = FitSettings()
 
@@ -42,7 +43,7 @@ class Distillation(Technique):
 
         if context.train is None:
             raise DataError(f"{self.name} needs training data: give Context(train=...)")
-        teacher = self._teacher(model, context).eval()
+        teacher = self.load_teacher(model, context).eval()
         with self.objective(model, teacher, context) as (trained, loss):
             result = fit(
                 trained,
@@ -54,6 +55,7 @@ class Distillation(Technique):
                 workspace=context.workspace,
                 progress=context.progress,
                 tag=f"{self.model_dump_json()} {state_sha256(teacher)}",
+                after_step=lambda step, total: self.after_step(trained, step, total),
             )
         if result.train_accuracy is not None:
             context.notes.append(
@@ -68,33 +70,69 @@ class Distillation(Technique):
     ) -> Iterator[tuple[nn.Module, StepLoss]]:
         """Give what is trained (the student, or a module that holds it and helpers) and what it minimises.
 
-        What was attached to student and teacher is gone when the context ends.
+        What was attached to student and teacher is gone when the context ends. Here the outputs alone are compared.
         """
-        raise TypeError(f"{type(self).__name__} defines no objective()")
-        yield
+        from adaptkit.distillation.teachers import answers
+        from adaptkit.metrics.task import first_output
 
-    def soft_loss(self, output: Tensor, wanted: Tensor, target: Tensor) -> Tensor:
-        """Weigh the teacher's outputs against the targets, as `losses.hinton_loss` says.
+        del context
+
+        def loss(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+            wanted = answers(teacher, x)
+            output = first_output(model(x))
+            return self.outputs_loss(output, wanted, y), output
+
+        yield student, loss
+
+    def after_step(self, trained: nn.Module, step: int, total: int) -> None:
+        """Change what is trained after each step; nothing here.
+
+        Args:
+            trained: From `objective`; what is to be remembered must be in its state.
+            step: Steps done.
+            total: Steps in all.
+        """
+
+    def outputs_loss(self, output: Tensor, wanted: Tensor, target: Tensor) -> Tensor:
+        """Compare the student's outputs with the teacher's and with the targets.
+
+        Args:
+            output: Of the student, N × classes.
+            wanted: Of the teacher, N × classes.
+            target: Class numbers.
 
         Raises:
             ModelError: The two outputs have other shapes.
         """
+        raise TypeError(f"{type(self).__name__} defines neither outputs_loss() nor objective()")
+
+    def targets_loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Cross entropy of the student's outputs, with the label smoothing of `fit`."""
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(output, target, label_smoothing=self.fit.label_smoothing)
+
+    def load_teacher(self, model: nn.Module, context: Context) -> nn.Module:
+        """Give the teacher, on the student's device.
+
+        Raises:
+            ModelError: There is none, or it is the student.
+        """
+        from adaptkit.distillation.teachers import find_teacher
+
+        return find_teacher(self.name, self.teacher, model, context)
+
+
+class SoftDistillation(Distillation):
+    """Train the model on the softened outputs of a teacher and on the targets, as `losses.hinton_loss` weighs them."""
+
+    temperature: Annotated[float, Field(gt=0)] = Field(4.0, description="T: how much both outputs are softened.")
+    alpha: Annotated[float, Field(ge=0, le=1)] = Field(0.9, description="Weight of the teacher against the targets.")
+
+    def outputs_loss(self, output: Tensor, wanted: Tensor, target: Tensor) -> Tensor:
+        """Weigh the teacher's outputs against the targets, as `losses.hinton_loss` says."""
         from adaptkit.distillation.losses import hinton_loss
+        from adaptkit.distillation.teachers import require_same_classes
 
-        if output.shape != wanted.shape:
-            raise ModelError(
-                f"the student's output has shape {tuple(output.shape)}, the teacher's {tuple(wanted.shape)}; "
-                "both must have the same classes"
-            )
+        require_same_classes(output, wanted)
         return hinton_loss(output, wanted, target, self.temperature, self.alpha, self.fit.label_smoothing)
-
-    def _teacher(self, model: nn.Module, context: Context) -> nn.Module:
-        from adaptkit.loading.models import load_model
-        from adaptkit.metrics.task import device_of
-
-        teacher = context.teacher if self.teacher is None else load_model(self.teacher)
-        if teacher is None:
-            raise ModelError(f"{self.name} has no teacher: give Context(teacher=...), or name one in the step")
-        if teacher is model:
-            raise ModelError(f"{self.name}: teacher and student are the same object; give a copy as the teacher")
-        return teacher.to(device_of(model))

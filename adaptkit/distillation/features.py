@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from adaptkit.distillation.base import Distillation
+from adaptkit.distillation.base import SoftDistillation
 from adaptkit.technique import Context
 
 if TYPE_CHECKING:
@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from adaptkit.training.losses import StepLoss
 
 
-class FeatureDistillation(Distillation):
+class FeatureDistillation(SoftDistillation):
     """Train the model to compute inside what its teacher computes, besides the softened outputs and the targets.
 
-    Minimises the loss of `distill.logits` plus β / P · Σ ‖r(s) − t‖² / ‖t‖² over P pairs of layers, where s and t are
-    what a layer of the student and one of the teacher return and r is a regressor, 1 × 1, that is learnt beside the
-    student where they have different channels, and thrown away in the end (the hints of Romero et al. 2015, "FitNets:
-    hints for thin deep nets", section 2.2, for all layers at once and together with the outputs).
+    Minimises the loss of `distill.logits` plus β (1 − step / steps) / P · Σ ‖r(s) − t‖² / ‖t‖² over P pairs of layers,
+    where s and t are what a layer of the student and one of the teacher return and r is a regressor, 1 × 1, that is
+    learnt beside the student where they have different channels, and thrown away in the end. So the hints of Romero et
+    al. 2015 ("FitNets: hints for thin deep nets", section 2.2) come first and the outputs have the last word, in one
+    training instead of two: what a small student cannot copy would otherwise stand in the way of its answers.
 
     A student that was cut out of its teacher is compared block by block: each block that stayed is to return what the
     last of the removed ones after it returned. It comes back much faster than by outputs alone.
@@ -35,7 +36,7 @@ class FeatureDistillation(Distillation):
 
     name: ClassVar[str] = "distill.features"
 
-    weight: Annotated[float, Field(gt=0)] = Field(1.0, description="β: weight of the features.")
+    weight: Annotated[float, Field(gt=0)] = Field(1.0, description="β: weight of the features at the start; it falls to 0.")
     layers: dict[str, str] | None = Field(
         None,
         description="Layer of the student to layer of the teacher. Where none are named: the blocks of the same name, "
@@ -44,9 +45,16 @@ class FeatureDistillation(Distillation):
 
     def check(self, model: nn.Module) -> list[str]:
         """List the named layers that the model does not have."""
-        known = {name for name, _ in model.named_modules()}
-        missing = [name for name in self.layers or {} if name not in known]
-        return [f"{self.name}: {type(model).__name__} has no layer {name!r} (layers)" for name in missing]
+        from adaptkit.distillation.taps import unknown_layers
+
+        return [f"{self.name}: {problem} (layers)" for problem in unknown_layers(model, self.layers or {})]
+
+    def after_step(self, trained: nn.Module, step: int, total: int) -> None:
+        """Let the hints fade."""
+        from adaptkit.distillation.taps import Taught
+
+        assert isinstance(trained, Taught)
+        trained.hint_weight.fill_(1 - step / total)
 
     @contextmanager
     def objective(
@@ -76,6 +84,6 @@ class FeatureDistillation(Distillation):
                     hint_loss(*to_same_resolution(regressor(ours[pair.student]), theirs[pair.teacher]))
                     for pair, regressor in zip(pairs, trained.regressors, strict=True)
                 ]
-                return self.soft_loss(output, wanted, y) + self.weight * torch.stack(hints).mean(), output
+                return self.outputs_loss(output, wanted, y) + self.weight * trained.hint_weight * torch.stack(hints).mean(), output
 
             yield trained, loss

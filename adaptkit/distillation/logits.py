@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from adaptkit.distillation.base import Distillation
-from adaptkit.technique import Context
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from adaptkit.training.losses import StepLoss
+from adaptkit.distillation.base import SoftDistillation
 
 
-class LogitDistillation(Distillation):
+class LogitDistillation(SoftDistillation):
     """Train the model on the softened outputs of a teacher and on the targets, to win back lost accuracy.
 
     Minimises α T² KL(teacher ‖ student) + (1 - α) CE, where both softmaxes of the first term are taken at temperature
@@ -28,22 +20,3 @@ class LogitDistillation(Distillation):
     """
 
     name: ClassVar[str] = "distill.logits"
-
-    @contextmanager
-    def objective(
-        self, student: nn.Module, teacher: nn.Module, context: Context
-    ) -> Iterator[tuple[nn.Module, StepLoss]]:
-        """Compare the outputs alone."""
-        import torch
-
-        from adaptkit.metrics.task import first_output
-
-        del context
-
-        def loss(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-            with torch.no_grad():
-                wanted = first_output(teacher(x))
-            output = first_output(model(x))
-            return self.soft_loss(output, wanted, y), output
-
-        yield student, loss

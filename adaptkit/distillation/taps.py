@@ -36,15 +36,20 @@ class Pair:
 class Taught(nn.Module):
     """A student and the regressors that are learnt beside it; calls go to the student.
 
+    `hint_weight`, from 1 to 0, is how much the hints still count: a buffer, so that a killed fit knows it.
+
     Args:
         student: Held, not copied.
         pairs: One regressor each.
         seed: Source of the regressors' first weights.
     """
 
+    hint_weight: Tensor
+
     def __init__(self, student: nn.Module, pairs: Sequence[Pair], seed: int) -> None:
         super().__init__()
         self.student = student
+        self.register_buffer("hint_weight", torch.ones(()))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.regressors = nn.ModuleList(regressor(pair) for pair in pairs)
@@ -52,6 +57,17 @@ class Taught(nn.Module):
     def forward(self, x: Tensor) -> Any:
         """Call the student."""
         return self.student(x)
+
+
+def unknown_layers(model: nn.Module, names: Collection[str]) -> list[str]:
+    """Say of each name that the model has no layer of it.
+
+    Example:
+        >>> unknown_layers(nn.Sequential(nn.ReLU()), ["0", "relu"])
+        ["Sequential has no layer 'relu'"]
+    """
+    known = {name for name, _ in model.named_modules()}
+    return [f"{type(model).__name__} has no layer {name!r}" for name in names if name not in known]
 
 
 def dry_run(model: nn.Module, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
@@ -152,6 +168,20 @@ def _comparable(pair: Pair) -> Pair:
             "they cannot be compared"
         )
     return pair
+
+
+def require_places(pairs: Sequence[Pair]) -> None:
+    """Refuse layers that return one value a channel, where there is nowhere to look.
+
+    Raises:
+        ModelError: There is one.
+    """
+    for pair in pairs:
+        if len(pair.student_shape) < 3:
+            raise ModelError(
+                f"layer {pair.student!r} returns {pair.student_shape}: attention is compared where a layer returns an "
+                "image or a sequence"
+            )
 
 
 def regressor(pair: Pair) -> nn.Module:

@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from adaptkit.errors import AdaptkitError, DataError
 from adaptkit.loading.batches import Batch, BatchSource, BatchStream, as_batches, mixed_seed
 from adaptkit.metrics.task import accuracy, device_of
 from adaptkit.progress import Progress, Silent
+from adaptkit.pruning.masks import marked
 from adaptkit.training.checkpoint import read_checkpoint, state_sha256, write_checkpoint
 from adaptkit.training.ema import Ema
 from adaptkit.training.losses import StepLoss, classification
@@ -76,8 +77,11 @@ def fit(
     workspace: Path | None = None,
     progress: Progress | None = None,
     tag: str = "",
+    after_step: Callable[[int, int], None] | None = None,
 ) -> FitResult:
     """Train a model in place; it ends in eval mode, with the averaged weights where `settings.ema` is set.
+
+    What a sparsification has set to zero stays zero (`pruning.masks.mark`).
 
     The same seed, data and number of threads give the same bits. torch's random state is set anew for every step and
     put back at the end. A killed fit that had a workspace goes on from its last checkpoint, in the middle of an epoch
@@ -95,6 +99,8 @@ def fit(
         workspace: Folder of the checkpoint; None keeps none.
         progress: Shows loss, accuracy and the time left.
         tag: What else the result depends on, such as the settings of `loss`; a checkpoint with another one is refused.
+        after_step: Called after each optimizer step with the steps done and the steps in all; may change the model. All
+            that it remembers must be state of the model, which is what a killed fit goes on from.
 
     Raises:
         AdaptkitError: The loss stopped being a number.
@@ -112,7 +118,7 @@ def fit(
     batches = as_batches(train, shuffle=True, seed=seed)
     loss = loss or classification(settings.label_smoothing)
     progress = progress or Silent()
-    loop = _Loop(model, batches, epochs, settings, loss, seed)
+    loop = _Loop(model, batches, epochs, settings, loss, seed, after_step)
     device = device_of(model)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
@@ -128,10 +134,18 @@ class _Loop:
     """The state of a fit between two steps."""
 
     def __init__(
-        self, model: nn.Module, batches: BatchStream, epochs: float, settings: FitSettings, loss: StepLoss, seed: int
+        self,
+        model: nn.Module,
+        batches: BatchStream,
+        epochs: float,
+        settings: FitSettings,
+        loss: StepLoss,
+        seed: int,
+        after_step: Callable[[int, int], None] | None,
     ) -> None:
         self.model, self.batches, self.settings, self.loss, self.seed = model, batches, settings, loss, seed
-        self.epochs = epochs
+        self.epochs, self.after_step = epochs, after_step
+        self.sparse = marked(model)
         self.device = device_of(model)
         self.per_epoch = len(batches)
         self.total = max(1, round(epochs * self.per_epoch))
@@ -195,11 +209,23 @@ class _Loop:
         loss.backward()  # type: ignore[no-untyped-call]
         if settings.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), settings.gradient_clip)
-        self.optimizer.step()
-        if self.ema is not None:
-            self.ema.update(self.model, self.step)
+        self._update()
         self._count(loss.detach(), output.detach(), y)
         self.step += 1
+
+    @torch.no_grad()
+    def _update(self) -> None:
+        """Change the weights; what is zero in a sparse weight stays zero."""
+        zeros = [weight == 0 for weight in self.sparse.values()]
+        self.optimizer.step()
+        for weight, zero in zip(self.sparse.values(), zeros, strict=True):
+            weight.masked_fill_(zero, 0)
+        if self.after_step is not None:
+            self.after_step(self.step + 1, self.total)
+        if self.ema is not None:
+            self.ema.update(self.model, self.step)
+            for name, weight in self.sparse.items():
+                self.ema.state[name].masked_fill_(weight == 0, 0)
 
     def _count(self, loss: Tensor, output: Tensor, y: Tensor) -> None:
         self.classifies = output.ndim == 2 and y.ndim == 1 and not y.is_floating_point()

@@ -21,10 +21,12 @@ from adaptkit.distillation.taps import (
 from adaptkit.errors import ModelError
 from adaptkit.metrics.task import accuracy
 from adaptkit.surgery import replace_module
-from adaptkit.technique import Context
 from adaptkit.training.checkpoint import state_sha256
-from adaptkit.training.fit import fit
 from adaptkit_zoo.cifar_resnet import resnet20_cifar
+from tests.distillation.toys import image_context as context
+from tests.distillation.toys import image_net as net
+from tests.distillation.toys import images
+from tests.distillation.toys import trained_image_teacher as trained_teacher
 
 
 @given(shape=st.lists(st.integers(1, 4), min_size=2, max_size=4), seed=st.integers(0, 99))
@@ -35,35 +37,6 @@ def test_the_hint_is_the_relative_squared_error(shape, seed):
     assert float(hint_loss(torch.from_numpy(ours), torch.from_numpy(theirs))) == pytest.approx(expected)
     assert float(hint_loss(torch.zeros(*shape), torch.from_numpy(theirs))) == pytest.approx(1)
     assert float(hint_loss(torch.zeros(2), torch.zeros(2))) == 0
-
-
-def images(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Noise with a bright quarter; which one is the class."""
-    generator = torch.Generator().manual_seed(seed)
-    y = torch.arange(count) % 4
-    x = torch.randn(count, 1, 8, 8, generator=generator)
-    for i, label in enumerate(y.tolist()):
-        x[i, 0, 4 * (label // 2) : 4 * (label // 2) + 4, 4 * (label % 2) : 4 * (label % 2) + 4] += 0.6
-    return x, y
-
-
-def net(width: int, seed: int = 0, stride: int = 2) -> nn.Sequential:
-    torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Conv2d(1, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
-        nn.Conv2d(width, width, 3, stride, padding=1), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
-        nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * width, 4),
-    )  # fmt: skip
-
-
-def context(**changes) -> Context:
-    return Context(example_inputs=(torch.zeros(1, 1, 8, 8),), train=images(256)).replace(**changes)
-
-
-def trained_teacher() -> nn.Module:
-    teacher = net(8)
-    fit(teacher, images(512, 1), epochs=20)
-    return teacher
 
 
 def test_the_ends_of_the_stages_are_found():
@@ -187,3 +160,18 @@ def test_what_cannot_be_compared_is_said():
     ]
     with pytest.raises(ValueError, match="weight"):
         FeatureDistillation(weight=0)
+
+
+def test_the_hints_fade():
+    teacher = trained_teacher()
+    technique = FeatureDistillation(epochs=1)
+    with torch.no_grad(), technique.objective(net(8), teacher, context()) as (trained, loss):
+        x, y = images(64)
+        values = []
+        for step in range(3):
+            technique.after_step(trained, step, 2)
+            values.append(float(loss(trained, x, y)[0]))
+        outputs = float(technique.outputs_loss(trained(x), teacher(x), y))
+    assert values[0] > values[1] > values[2]
+    assert values[0] - values[1] == pytest.approx(values[1] - values[2], rel=1e-4)
+    assert values[2] == pytest.approx(outputs, rel=1e-4)

@@ -13,10 +13,9 @@ from adaptkit.distillation.losses import hinton_loss
 from adaptkit.errors import DataError, ModelError, RunFolderError
 from adaptkit.metrics.task import accuracy
 from adaptkit.specs import ModelSpec
-from adaptkit.technique import Context
 from adaptkit.training.checkpoint import state_sha256
-from adaptkit.training.fit import fit
 from adaptkit.training.settings import FitSettings
+from tests.distillation.toys import context, net, toy, trained_teacher
 
 
 def by_hand(student, teacher, target, temperature, alpha, smoothing) -> float:
@@ -53,26 +52,6 @@ def test_extremes_of_alpha():
     student, teacher, target = torch.randn(4, 3), torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
     assert torch.equal(hinton_loss(student, teacher, target, 3.0, 0.0), F.cross_entropy(student, target))
     assert float(hinton_loss(teacher, teacher, target, 3.0, 1.0)) == pytest.approx(0, abs=1e-6)
-
-
-def net(seed: int, classes: int = 3) -> nn.Module:
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(5, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Linear(24, classes))
-
-
-def toy(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    x = torch.randn(count, 5, generator=torch.Generator().manual_seed(seed))
-    return x, x[:, :3].argmax(1)
-
-
-def context(**changes) -> Context:
-    return Context(example_inputs=(torch.zeros(1, 5),), train=toy(300)).replace(**changes)
-
-
-def trained_teacher() -> nn.Module:
-    teacher = net(1)
-    fit(teacher, toy(600, 1), epochs=15)
-    return teacher
 
 
 def test_a_student_learns_from_the_teacher_alone():
