@@ -81,7 +81,8 @@ def measure(
 ) -> list[Timing]:
     """Time files on ONNX Runtime: A B A B …, so that a machine that slows down slows them all.
 
-    Threads sleep instead of spinning, the garbage collector is off, inputs are normal random numbers.
+    Each timed call follows an untimed one of the same file. Threads sleep instead of spinning, the garbage collector is
+    off, inputs are normal random numbers.
 
     Args:
         paths: ONNX files whose inputs are free in the first dimension only.
@@ -104,6 +105,7 @@ def measure(
                 session.run(None, feeds)
         for _ in _for_a_while(repeats, seconds, fewest=min(_FEWEST, repeats)):
             for (session, feeds), times in zip(runs, samples, strict=True):
+                session.run(None, feeds)  # a server that runs one model finds its caches full of it, not of the other
                 start = perf_counter_ns()
                 session.run(None, feeds)
                 times.append(perf_counter_ns() - start)
