@@ -1,7 +1,14 @@
 """The table of all techniques, by the name a recipe uses."""
 
+from adaptkit.distillation.adversarial import AdversarialDistillation
+from adaptkit.distillation.attention import AttentionDistillation
+from adaptkit.distillation.cross_modal import CrossModalDistillation
+from adaptkit.distillation.decoupled import DecoupledDistillation
+from adaptkit.distillation.dist import RelationDistillation
 from adaptkit.distillation.features import FeatureDistillation
+from adaptkit.distillation.lifelong import LifelongDistillation
 from adaptkit.distillation.logits import LogitDistillation
+from adaptkit.distillation.multi_teacher import MultiTeacherDistillation
 from adaptkit.pruning.depth import DepthPruning
 from adaptkit.pruning.structured import StructuredPruning
 from adaptkit.quantization.static import StaticQuantization
@@ -12,5 +19,12 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "prune.depth": DepthPruning,
     "distill.logits": LogitDistillation,
     "distill.features": FeatureDistillation,
+    "distill.decoupled": DecoupledDistillation,
+    "distill.dist": RelationDistillation,
+    "distill.attention": AttentionDistillation,
+    "distill.multi_teacher": MultiTeacherDistillation,
+    "distill.adversarial": AdversarialDistillation,
+    "distill.cross_modal": CrossModalDistillation,
+    "distill.lifelong": LifelongDistillation,
     "quantize.static": StaticQuantization,
 }

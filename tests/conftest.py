@@ -3,11 +3,16 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
 # Here already, since fixtures of a module run before those of a test: sums over two threads have other last bits.
 torch.set_num_threads(1)
+
+# A test that fails when the machine is busy says nothing about the code.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 
 @pytest.fixture(autouse=True)

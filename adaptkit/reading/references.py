@@ -30,8 +30,8 @@ def resolve_references(document: Document, model: type[BaseModel], section: dict
             _look_in_zoo(document, value, (*path, key))
         elif kind != FILE_OR_NAME["format"] or not _WEIGHTS_NAME.fullmatch(value):
             section[key] = _absolute(document, value, kind, (*path, key))
-    for key, inner, nested in _sections(model, section):
-        resolve_references(document, nested, inner, (*path, key))
+    for place, inner, nested in _sections(model, section):
+        resolve_references(document, nested, inner, (*path, *place))
 
 
 def names_python(value: Any) -> bool:
@@ -65,9 +65,16 @@ def _references(model: type[BaseModel], section: dict[str, Any]) -> Iterator[tup
             yield key, value, str(kind)
 
 
-def _sections(model: type[BaseModel], section: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], type[BaseModel]]]:
+def _sections(
+    model: type[BaseModel], section: dict[str, Any]
+) -> Iterator[tuple[KeyPath, dict[str, Any], type[BaseModel]]]:
+    """Yield the sections inside a section, those that stand in a list (several teachers) one by one."""
     for key, field in model.model_fields.items():
         value = section.get(key)
-        if isinstance(value, dict):
-            for nested in nested_models(field.annotation):
-                yield key, value, nested
+        entries: list[tuple[KeyPath, Any]] = [((key,), value)]
+        if isinstance(value, list):
+            entries = [((key, index), entry) for index, entry in enumerate(value)]
+        for place, inner in entries:
+            if isinstance(inner, dict):
+                for nested in nested_models(field.annotation):
+                    yield place, inner, nested

