@@ -9,6 +9,10 @@ from adaptkit.distillation.features import FeatureDistillation
 from adaptkit.distillation.lifelong import LifelongDistillation
 from adaptkit.distillation.logits import LogitDistillation
 from adaptkit.distillation.multi_teacher import MultiTeacherDistillation
+from adaptkit.factorization.cp import CpFactorization
+from adaptkit.factorization.sparse_svd import SparseSvdFactorization
+from adaptkit.factorization.svd import SvdFactorization
+from adaptkit.factorization.tucker import TuckerFactorization
 from adaptkit.pruning.depth import DepthPruning
 from adaptkit.pruning.structured import StructuredPruning
 from adaptkit.quantization.static import StaticQuantization
@@ -26,5 +30,9 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "distill.adversarial": AdversarialDistillation,
     "distill.cross_modal": CrossModalDistillation,
     "distill.lifelong": LifelongDistillation,
+    "factorize.svd": SvdFactorization,
+    "factorize.sparse_svd": SparseSvdFactorization,
+    "factorize.tucker": TuckerFactorization,
+    "factorize.cp": CpFactorization,
     "quantize.static": StaticQuantization,
 }

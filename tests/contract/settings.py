@@ -12,5 +12,9 @@ SETTINGS = {
     "distill.adversarial": {"epochs": 0.5, "fit": {"learning_rate": 0.01}},
     "distill.cross_modal": {"student_view": {"size": 4}, "epochs": 0.5, "fit": {"learning_rate": 0.01}},
     "distill.lifelong": {"old_classes": 5, "epochs": 0.5, "fit": {"learning_rate": 0.01}},
+    "factorize.svd": {"undo_slower": False, "round_to": 1},
+    "factorize.sparse_svd": {"undo_slower": False, "round_to": 1},
+    "factorize.tucker": {"rank": 0.5, "undo_slower": False},
+    "factorize.cp": {"rank": 24, "undo_slower": False},
     "quantize.static": {"calibration": 64},
 }
