@@ -229,7 +229,7 @@ def _resize(model: nn.Module, name: str, entry: Structure) -> None:
     if entry["buffer"]:
         module.register_buffer(key, tensor, persistent=entry["persistent"])
     else:
-        module.register_parameter(key, nn.Parameter(tensor, requires_grad=tensor.is_floating_point()))
+        setattr(module, key, nn.Parameter(tensor, requires_grad=tensor.is_floating_point()))
 
 
 def _delete(model: nn.Module, name: str) -> None:

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from adaptkit.pruning.capture import owner_of
 from adaptkit.pruning.cut import Attribute, is_known
 from adaptkit.pruning.groups import Units, build_groups
 from adaptkit.pruning.rehearse import Failure, Walked, rehearse
+from adaptkit.pruning.union_find import Ids
 from adaptkit.pruning.values import Literal, Trace, Value
 
 _MOST_TRIES = 24
@@ -34,6 +36,7 @@ class Family:
         mixed: The same, for ways that leave some literal without an attribute though one would fit.
         clashing: An assignment that failed only because one attribute would need two values.
         tied: Whether the numbers that share an attribute have been made to agree.
+        led: Whether numbers without an attribute have been tied to the inputs of the modules.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Family:
     current: Assignment = ()
     clashing: Assignment | None = None
     tied: bool = False
+    led: bool = False
 
 
 @dataclass
@@ -51,14 +55,12 @@ class Search:
 
     Args:
         model: Left as it was.
-        inputs: Inputs of one call.
         walked: The captured programs.
         tensors: Ids of every tensor.
         trace: Where ids are frozen and notes kept.
     """
 
     model: nn.Module
-    inputs: tuple[Any, ...]
     walked: Sequence[Walked]
     tensors: dict[str, Value]
     trace: Trace
@@ -84,9 +86,7 @@ class Search:
 
     def _rehearse(self, units: Units, groups: Sequence[int]) -> Failure | None:
         removed = units.removed({number: [0] for number in groups})
-        return rehearse(
-            self.model, self.inputs, self.walked, self.tensors, self.bindings, lambda ids: units.kept(removed, ids)
-        )
+        return rehearse(self.model, self.walked, self.tensors, self.bindings, lambda ids: units.kept(removed, ids))
 
     def _literal(self, place: Place) -> Literal:
         return self.walked[place[0]].literals[place[1]]
@@ -138,6 +138,13 @@ class Search:
         if failure.clash is not None and family.clashing is None:
             family.clashing = family.current
         assignment = next(family.bound, None)
+        if assignment is None and not family.led:
+            family.led = True
+            if self._tie_to_inputs(family):
+                family.bound = self._assignments(family.instances, True)
+                assignment = next(family.bound, None)
+                if assignment is None:
+                    return True
         if assignment is None and family.clashing is not None and not family.tied:
             family.tied = True
             assignment = family.clashing
@@ -166,6 +173,36 @@ class Search:
                 for other in literals[1:]:
                     if other.ids.shape == literals[0].ids.shape:
                         self.trace.sets.union(literals[0].ids, other.ids)
+
+    def _tie_to_inputs(self, family: Family) -> bool:
+        """Prune numbers together with an input of equal size, from whose shape a forward may have read them.
+
+        Attention that computes its head size as channels / heads can lose a head where the channels lose as much.
+        """
+        roots = self.trace.sets.roots()
+        pairs = []
+        for path, places in family.instances.items():
+            lines = list(self._entering(places[0][0], path))
+            for literal in (self._literal(place) for place in places):
+                if literal.ids.ndim == 1:
+                    pairs += [(line, literal.ids) for line in lines if line.shape == literal.ids.shape][:1]
+        apart = [(a, b) for a, b in pairs if (roots[a] != roots[b]).any()]
+        for a, b in apart:
+            self.trace.sets.union(a, b)
+        return bool(apart)
+
+    def _entering(self, program: int, path: str) -> Iterator[Ids]:
+        """List the dimensions of what a module is given."""
+        walked = self.walked[program]
+        place = {node.name: index for index, node in enumerate(walked.program.nodes)}
+        for node in walked.program.nodes:
+            if not _within(owner_of(node), path) or node.op != "call_function":
+                continue
+            for source in node.all_input_nodes:
+                value = walked.values[place[source.name]]
+                if isinstance(value, Value) and not value.parameter and not _within(owner_of(source), path):
+                    lines = (value.line(dim) for dim in range(len(value.shape)))
+                    yield from (line for line in lines if line is not None)
 
     def _give_up(self, family: Family, units: Units) -> None:
         """Freeze what cannot follow, literal by literal."""
@@ -196,6 +233,10 @@ class Search:
             members = (units.of_id >= units.first[number]) & (units.of_id < units.first[number] + group.size)
             self.trace.sets.freeze(np.flatnonzero(members))
             self.trace.note(f"{group.label}: left alone, since {failure.path or 'the model'} fails: {failure.reason}")
+
+
+def _within(path: str, root: str) -> bool:
+    return path == root or path.startswith(f"{root}.")
 
 
 def _attributes(module: nn.Module, literal: Literal) -> Iterator[str | tuple[str, int]]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from adaptkit.errors import ModelError
-from adaptkit.modes import evaluating
+from adaptkit.pruning.record import record
 from adaptkit.quiet import quiet
 
 
@@ -24,11 +24,15 @@ class Program:
         nodes: The calls in order, inputs and parameters among them.
         tensors: The name in the state dict of every placeholder that is a parameter or buffer.
         training: The mode that was captured.
+        inputs: Of the call that was captured.
+        root: Path of the module that was captured.
     """
 
     nodes: tuple[fx.Node, ...]
     tensors: dict[str, str]
     training: bool
+    inputs: tuple[Any, ...]
+    root: str = ""
 
     def unused(self) -> set[str]:
         """Name the parameters and buffers that no call reads."""
@@ -50,34 +54,38 @@ class CaptureError(ModelError):
         super().__init__(f"the model cannot be captured: {where} raised {type(error).__name__}: {first_line}")
 
 
-def capture(model: nn.Module, inputs: tuple[Any, ...], training: bool) -> Program:
+def capture(hollow: nn.Module, inputs: tuple[Any, ...], training: bool, root: str = "") -> Program:
     """Capture one forward pass as ATen calls, on shapes only: no weights are computed with.
 
     Args:
-        model: Left as it was.
+        hollow: A model from `hollow_copy`; left in the mode asked for.
         inputs: Inputs of one call, batch first.
         training: Whether to capture the training mode.
+        root: Path of the submodule to capture; the whole model where empty.
 
     Raises:
-        CaptureError: torch.export cannot follow the model on these inputs.
+        CaptureError: The model needs more than shapes, such as the value of a tensor to branch on.
     """
     running: list[str] = []
-    with evaluating(model, training), _track(model, running), quiet():
+    hollow.train(training)
+    module = hollow.get_submodule(root)
+    prefix = f"{root}." if root else ""
+    named = [(prefix + name, tensor) for name, tensor in (*module.named_parameters(), *module.named_buffers())]
+    with _track(module, prefix, running), quiet():
         try:
-            exported = torch.export.export(model, inputs, strict=False)
+            graph, tensors = record(module, inputs, named, running)
         except Exception as error:
-            raise CaptureError(running[-1] if running else "", error) from error
-    signature = exported.graph_signature
-    tensors = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    return Program(tuple(exported.graph.nodes), tensors, training)
+            raise CaptureError(running[-1] if running else root, error) from error
+    return Program(tuple(graph.nodes), tensors, training, inputs, root)
 
 
-def shape_copy(model: nn.Module) -> nn.Module:
-    """Copy a model without its weights: every parameter is one zero, expanded to the shape."""
+def hollow_copy(model: nn.Module) -> nn.Module:
+    """Copy a model without its weights: parameters and buffers become shapes on the meta device."""
     memo: dict[int, Any] = {}
     for parameter in model.parameters():
-        zero = torch.zeros((), dtype=parameter.dtype, device=parameter.device).expand(parameter.shape)
-        memo[id(parameter)] = nn.Parameter(zero, requires_grad=parameter.requires_grad)
+        memo[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
+    for buffer in model.buffers():
+        memo[id(buffer)] = buffer.detach().to("meta")
     return copy.deepcopy(model, memo)
 
 
@@ -90,8 +98,7 @@ def at_least_two(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def owner_of(node: fx.Node) -> str:
     """Name the module whose forward made this call."""
-    stack = node.meta.get("nn_module_stack") or {}
-    return str(list(stack.values())[-1][0]) if stack else ""
+    return str(node.meta.get("owner", ""))
 
 
 def arguments_of(node: fx.Node) -> dict[str, Any]:
@@ -107,14 +114,15 @@ def arguments_of(node: fx.Node) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _track(model: nn.Module, running: list[str]) -> Iterator[None]:
+def _track(model: nn.Module, prefix: str, running: list[str]) -> Iterator[None]:
     handles: list[Any] = []
 
     def leave(*_: Any) -> None:
         running.pop()
 
     for name, module in model.named_modules():
-        handles.append(module.register_forward_pre_hook(lambda *_, name=name: running.append(name)))
+        path = f"{prefix}{name}".removesuffix(".")
+        handles.append(module.register_forward_pre_hook(lambda *_, path=path: running.append(path)))
         handles.append(module.register_forward_hook(leave))
     try:
         yield

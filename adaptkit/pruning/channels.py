@@ -8,19 +8,22 @@ operator without a rule, is not prunable.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from adaptkit.errors import UnsupportedLayer
+from adaptkit.errors import ModelError, UnsupportedLayer
+from adaptkit.modes import evaluating
 from adaptkit.pruning.attention import split_all_attention
 from adaptkit.pruning.binding import Search
-from adaptkit.pruning.capture import Program, at_least_two, capture
-from adaptkit.pruning.cut import cut_tensors
+from adaptkit.pruning.capture import CaptureError, Program, at_least_two, capture, hollow_copy
+from adaptkit.pruning.cut import Kept, cut_tensors
 from adaptkit.pruning.groups import Group, Lengths, Selection, Units, weight_products
+from adaptkit.pruning.parts import capture_parts
 from adaptkit.pruning.rehearse import Bindings, Failure, Walked, follow, new_numbers, rehearse
 from adaptkit.pruning.values import Product, Trace, Value
 from adaptkit.pruning.walk import make_rectangular, tensor_values, walk
@@ -87,7 +90,7 @@ def dependency_groups(model: nn.Module, example_inputs: tuple[Any, ...]) -> Chan
     inputs = at_least_two(example_inputs)
     trace = Trace()
     tensors = tensor_values(trace.sets, model)
-    programs = _programs(model, inputs)
+    programs, shared = _programs(model, inputs, trace)
     walked, macs = [], []
     for program in programs:
         values = walk(trace, program, tensors)
@@ -95,10 +98,12 @@ def dependency_groups(model: nn.Module, example_inputs: tuple[Any, ...]) -> Chan
         macs.append(list(trace.macs))
         trace.literals.clear()
         trace.macs.clear()
-    _freeze_unused(trace, programs, tensors)
+    _freeze_unused(trace, programs, tensors, shared)
     make_rectangular(trace)
-    search = Search(model, inputs, walked, tensors, trace)
+    search = Search(model, walked, tensors, trace)
     units = search.run()
+    if any(program.root for program in programs):
+        _require_following(model, inputs, tensors, units, search, walked)
     names = [name for name, _ in model.named_parameters()]
     return ChannelGraph(
         units,
@@ -107,7 +112,10 @@ def dependency_groups(model: nn.Module, example_inputs: tuple[Any, ...]) -> Chan
         tensors,
         tuple(walked),
         dict(search.bindings),
-        Lengths(units, macs[0]),
+        Lengths(
+            units,
+            [product for one, products in zip(programs, macs, strict=True) if not one.training for product in products],
+        ),
         Lengths(units, weight_products(tensors, names)),
     )
 
@@ -147,29 +155,66 @@ def remove(model: nn.Module, graph: ChannelGraph, selection: Selection) -> nn.Mo
     def kept(ids: Any) -> Any:
         return graph.units.kept(removed, ids)
 
-    failure = rehearse(model, graph.inputs, graph.walked, graph.tensors, graph.bindings, kept)
-    numbers = new_numbers(graph.walked, graph.bindings, kept)
-    if failure is not None or isinstance(numbers, Failure):
-        reason = failure.reason if failure is not None else "one attribute would need two values"
-        raise UnsupportedLayer(f"the model does not follow this cut: {reason}. Add the layer to `ignore`")
-    cut_tensors(model, graph.tensors, kept)
-    follow(model, graph.walked, numbers, kept)
-    with torch.no_grad():
-        model(*graph.inputs)
+    failure = rehearse(model, graph.walked, graph.tensors, graph.bindings, kept)
+    failure = failure or _cut(model, graph.tensors, graph.walked, graph.bindings, kept)
+    if failure is not None:
+        raise UnsupportedLayer(f"the model does not follow this cut: {failure.reason}. Add the layer to `ignore`")
     return model
 
 
-def _programs(model: nn.Module, inputs: tuple[Any, ...]) -> list[Program]:
-    """Capture the evaluation mode, and the training mode where only that reads some parameters."""
-    program = capture(model, inputs, training=False)
+def _programs(model: nn.Module, inputs: tuple[Any, ...], trace: Trace) -> tuple[list[Program], set[str]]:
+    """Capture the evaluation mode, and the training mode where only that reads some parameters.
+
+    A model that cannot be captured whole is captured in parts. Returned are also the names of tensors that must stay.
+    """
+    hollow = hollow_copy(model)
+    try:
+        program = capture(hollow, inputs, training=False)
+    except CaptureError as error:
+        programs, shared = capture_parts(model, hollow, inputs)
+        if not programs:
+            raise
+        parts = ", ".join(one.root for one in programs)
+        trace.note(f"{error}; captured in parts, whose outputs are left alone: {parts}")
+        return programs, shared
     unused = program.unused()
     if not any(name in unused for name, parameter in model.named_parameters()):
-        return [program]
-    return [program, capture(model, inputs, training=True)]
+        return [program], set()
+    return [program, capture(hollow, inputs, training=True)], set()
 
 
-def _freeze_unused(trace: Trace, programs: list[Program], tensors: Mapping[str, Value]) -> None:
-    used = {name for program in programs for name in set(program.tensors.values()) - program.unused()}
+def _require_following(
+    model: nn.Module,
+    inputs: tuple[Any, ...],
+    tensors: Mapping[str, Value],
+    units: Units,
+    search: Search,
+    walked: list[Walked],
+) -> None:
+    """Cut a copy and run it: what stands between captured parts may read sizes too."""
+    removed = units.removed({number: [0] for number in range(len(units.groups))})
+    trial = copy.deepcopy(model)
+    _cut(trial, tensors, walked, search.bindings, lambda ids: units.kept(removed, ids))
+    try:
+        with evaluating(trial), torch.no_grad():
+            trial(*inputs)
+    except Exception as error:
+        raise ModelError(f"the code outside the parts that were captured fails when they are cut: {error}") from error
+
+
+def _cut(
+    model: nn.Module, tensors: Mapping[str, Value], walked: Sequence[Walked], bindings: Bindings, kept: Kept
+) -> Failure | None:
+    numbers = new_numbers(walked, bindings, kept)
+    if isinstance(numbers, Failure):
+        return numbers
+    cut_tensors(model, tensors, kept)
+    follow(model, walked, numbers, kept)
+    return None
+
+
+def _freeze_unused(trace: Trace, programs: list[Program], tensors: Mapping[str, Value], shared: set[str]) -> None:
+    used = {name for program in programs for name in set(program.tensors.values()) - program.unused()} - shared
     ids = {id(tensors[name]) for name in used}
     for value in tensors.values():
         if id(value) not in ids:

@@ -67,9 +67,7 @@ def cut_tensors(model: nn.Module, tensors: Mapping[str, Value], kept: Kept, holl
         if id(tensor) not in done:
             done[id(tensor)] = _cut(tensor, masks, hollow), tensor
         parent, _, key = name.rpartition(".")
-        module = model.get_submodule(parent)
-        held = module._parameters if key in module._parameters else module._buffers
-        held[key] = done[id(tensor)][0]
+        setattr(model.get_submodule(parent), key, done[id(tensor)][0])
 
 
 def _cut(tensor: Tensor, masks: Mapping[int, NDArray[np.bool_]], hollow: bool) -> Tensor:
@@ -139,6 +137,14 @@ def _prelu(module: Any, _: Mapping[str, int]) -> None:
     module.num_parameters = len(module.weight)
 
 
+def _recurrent(module: Any, _: Mapping[str, int]) -> None:
+    module.hidden_size, module.input_size = module.weight_hh_l0.shape[1], module.weight_ih_l0.shape[1]
+
+
+def _recurrent_cell(module: Any, _: Mapping[str, int]) -> None:
+    module.hidden_size, module.input_size = module.weight_hh.shape[1], module.weight_ih.shape[1]
+
+
 def _attention(module: Any, _: Mapping[str, int]) -> None:
     module.follow()
 
@@ -152,6 +158,8 @@ _FOLLOW: dict[type[nn.Module], Callable[[Any, Mapping[str, int]], None]] = {
     nn.GroupNorm: _group_norm,
     nn.Embedding: _embedding,
     nn.PReLU: _prelu,
+    nn.RNNBase: _recurrent,
+    nn.RNNCellBase: _recurrent_cell,
     SplitAttention: _attention,
 }
 
@@ -160,4 +168,6 @@ _COVERED: dict[type[nn.Module], tuple[str, ...]] = {
     nn.LayerNorm: ("normalized_shape",),
     nn.RMSNorm: ("normalized_shape",),
     nn.GroupNorm: ("num_groups",),
+    nn.RNNBase: ("size",),
+    nn.RNNCellBase: ("size",),
 }

@@ -49,9 +49,18 @@ class Group:
         """Channels that one unit holds of the first layer: 1, or the head size where units are heads."""
         return int(self.slices[0].indices.shape[1])
 
+    def kind(self, kinds: Mapping[str, str]) -> tuple[tuple[str, str, int], ...]:
+        """Say what is cut, whatever its sizes: groups of the same kind are isomorphic sub-structures.
+
+        Args:
+            kinds: Class of the module at each path.
+        """
+        split = [(s.name.rpartition("."), s.dim) for s in self.slices]
+        return tuple(sorted((kinds[path], name, dim) for (path, _, name), dim in split))
+
     def producers(self) -> list[str]:
         """Name the layers whose outputs go: the modules that hold a weight whose dimension 0 is cut."""
-        return [s.name.rpartition(".")[0] for s in self.slices if s.dim == 0 and s.name.endswith("weight")]
+        return [s.name.rpartition(".")[0] for s in self.slices if s.dim == 0 and "weight" in s.name.rpartition(".")[2]]
 
 
 @dataclass(frozen=True)
@@ -173,5 +182,8 @@ def _group(family: Ids, lines: list[tuple[str, int, Ids]]) -> Group:
     ]
     makers = [s for s in slices if s.dim == 0 and s.name.endswith("weight")]
     first = (makers or slices)[0]
+    # of a recurrent layer the columns that take the state: its rows hold a unit once for every gate
+    of_same = [s for s in slices if s.name.rpartition(".")[0] == first.name.rpartition(".")[0]]
+    first = first if makers else min(of_same, key=lambda s: s.indices.shape[1])
     ordered = (first, *(s for s in slices if s is not first))
     return Group(first.name.rpartition(".")[0] or first.name, ordered, len(family))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import fx, nn
 
-from adaptkit.pruning.capture import CaptureError, Program, arguments_of, capture, owner_of, shape_copy
+from adaptkit.pruning.capture import CaptureError, Program, arguments_of, capture, hollow_copy, owner_of
 from adaptkit.pruning.cut import Attribute, Kept, cut_tensors, follow_known
 from adaptkit.pruning.values import Literal, Value
 
@@ -69,7 +69,6 @@ def follow(model: nn.Module, walked: Sequence[Walked], numbers: Mapping[Attribut
 
 def rehearse(
     model: nn.Module,
-    inputs: tuple[Any, ...],
     walked: Sequence[Walked],
     tensors: Mapping[str, Value],
     bindings: Bindings,
@@ -79,12 +78,12 @@ def rehearse(
     numbers = new_numbers(walked, bindings, kept)
     if isinstance(numbers, Failure):
         return numbers
-    copied = shape_copy(model)
+    copied = hollow_copy(model)
     cut_tensors(copied, tensors, kept, hollow=True)
     follow(copied, walked, numbers, kept)
     for one in walked:
         try:
-            again = capture(copied, inputs, one.program.training)
+            again = capture(copied, one.program.inputs, one.program.training, one.program.root)
         except CaptureError as error:
             return Failure(error.path, str(error))
         failure = compare(one, again, kept)

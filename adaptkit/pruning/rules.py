@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from adaptkit.pruning import rules_math, rules_shape
+from adaptkit.pruning import rules_math, rules_recurrent, rules_shape
 from adaptkit.pruning.rules_shape import Result
 from adaptkit.pruning.values import Call
 
@@ -17,7 +17,8 @@ _POINTWISE = """
     neg pow reciprocal relu relu6 remainder rsqrt rsub selu sigmoid sign silu sin softplus softsign sqrt square sub tanh
     threshold to _to_copy type_as where zero zeros_like ones_like full_like empty_like rand_like randn_like
 """
-_CONSTANT = "arange empty eye full linspace new_empty new_full new_ones new_zeros ones rand randn scalar_tensor zeros"
+_FILLED = "empty full new_empty new_full new_ones new_zeros ones zeros"
+_CONSTANT = "arange eye linspace rand randn scalar_tensor"
 _RESHAPE = "flatten reshape squeeze unflatten unsqueeze view _unsafe_view view_as reshape_as"
 _REDUCTION = "amax amin argmax argmin linalg_vector_norm logsumexp max mean min norm prod std sum var var_mean"
 _SPATIAL = """
@@ -34,6 +35,7 @@ def _table(names: str, rule: Rule) -> dict[str, Rule]:
 RULES: dict[str, Rule] = {
     **_table(_POINTWISE, rules_math.pointwise),
     **_table(_CONSTANT, rules_math.constant),
+    **_table(_FILLED, rules_math.filled),
     **_table(_RESHAPE, rules_shape.reshape),
     **_table(_REDUCTION, rules_math.reduction),
     **_table(_SPATIAL, rules_math.spatial),
@@ -47,6 +49,8 @@ RULES: dict[str, Rule] = {
     **_table("chunk", rules_shape.chunk),
     **_table("transpose swapaxes swapdims t numpy_T", rules_shape.transpose),
     **_table("pad constant_pad_nd", rules_shape.pad),
+    **_table("lstm gru rnn_tanh rnn_relu", rules_recurrent.recurrent),
+    **_table("lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell", rules_recurrent.cell),
     "linear": rules_math.linear,
     "addmm": rules_math.addmm,
     "einsum": rules_math.einsum,

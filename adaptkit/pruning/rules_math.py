@@ -23,6 +23,16 @@ def constant(call: Call) -> Result:
     return Value(call.shape)
 
 
+def filled(call: Call) -> Result:
+    """A new tensor of one value everywhere: it follows whatever it is combined with."""
+    blocks = []
+    for dim, size in enumerate(call.shape):
+        ids = call.trace.sets.new(size)
+        call.counts("size", ids, index=dim)
+        blocks.append(Block((dim,), ids))
+    return Value(call.shape, tuple(blocks))
+
+
 def convolution(call: Call) -> Result:
     """Weight dimension 0 makes the output channels, dimension 1 takes the input channels of a group."""
     x, weight = (

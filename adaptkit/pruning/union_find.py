@@ -13,6 +13,8 @@ Ids: TypeAlias = NDArray[np.int64]
 class UnionFind:
     """Disjoint sets of ids 0, 1, 2, …, some of them frozen: never to be pruned.
 
+    Pairs are gathered and joined all at once when a representative is asked for, since models have millions of them.
+
     Example:
         >>> sets = UnionFind()
         >>> a, b = sets.new(3), sets.new(3)
@@ -23,42 +25,55 @@ class UnionFind:
     """
 
     def __init__(self) -> None:
-        self._parent: list[int] = []
-        self._frozen: set[int] = set()
+        self._count = 0
+        self._roots: Ids = np.empty(0, dtype=np.int64)
+        self._pairs: list[tuple[Ids, Ids]] = []
+        self._frozen: list[Ids] = []
 
     def new(self, count: int) -> Ids:
         """Make `count` new ids, each a set of its own."""
-        first = len(self._parent)
-        self._parent.extend(range(first, first + count))
-        return np.arange(first, first + count, dtype=np.int64)
-
-    def find(self, element: int) -> int:
-        """Return the representative of the set, its smallest id."""
-        parent = self._parent
-        while parent[element] != element:
-            parent[element] = parent[parent[element]]
-            element = parent[element]
-        return element
+        first = self._count
+        self._count += count
+        return np.arange(first, self._count, dtype=np.int64)
 
     def union(self, a: Ids, b: Ids) -> None:
         """Join each element of `a` with the element of `b` (broadcast to the same shape) at its place."""
-        if a is b:
-            return
-        for x, y in zip(*(side.ravel().tolist() for side in np.broadcast_arrays(a, b)), strict=True):
-            first, second = sorted((self.find(x), self.find(y)))
-            self._parent[second] = first
+        if a is not b:
+            first, second = np.broadcast_arrays(a, b)
+            self._pairs.append((first.ravel(), second.ravel()))
 
     def freeze(self, ids: Ids) -> None:
         """Mark the sets of these ids as never to be pruned."""
-        self._frozen.update(ids.ravel().tolist())
+        self._frozen.append(ids.ravel())
 
     def roots(self) -> Ids:
-        """Return the representative of every id."""
-        return np.fromiter((self.find(element) for element in range(len(self._parent))), np.int64, len(self._parent))
+        """Return the representative of every id: the smallest of its set."""
+        roots = np.concatenate([self._roots, np.arange(len(self._roots), self._count, dtype=np.int64)])
+        if self._pairs:
+            first, second = (np.concatenate(side) for side in zip(*self._pairs, strict=True))
+            roots = _joined(roots, first, second)
+            self._pairs.clear()
+        self._roots = roots
+        return roots
 
     def frozen(self) -> NDArray[np.bool_]:
         """Say of every id whether its set is frozen."""
         roots = self.roots()
         marked = np.zeros(len(roots), dtype=bool)
-        marked[[self.find(element) for element in self._frozen]] = True
+        if self._frozen:
+            marked[roots[np.concatenate(self._frozen)]] = True
         return np.asarray(marked[roots])
+
+
+def _joined(roots: Ids, first: Ids, second: Ids) -> Ids:
+    """Hang the larger of two roots under the smaller until every pair has one root."""
+    while True:
+        left, right = roots[first], roots[second]
+        apart = left != right
+        if not apart.any():
+            return roots
+        first, second = first[apart], second[apart]
+        left, right = left[apart], right[apart]
+        np.minimum.at(roots, np.maximum(left, right), np.minimum(left, right))
+        while (roots[roots] != roots).any():
+            roots = roots[roots]

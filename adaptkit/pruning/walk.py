@@ -80,10 +80,8 @@ def _slabs(sets: UnionFind, ids: Ids, axis: int) -> int:
     """Count the sets of slabs along an axis, were each slab joined."""
     trial = UnionFind()
     lines = np.moveaxis(ids, axis, 0).reshape(ids.shape[axis], -1)
-    roots = np.vectorize(sets.find)(lines)
-    _, places = np.unique(roots, return_inverse=True)
-    places = places.reshape(lines.shape)
+    _, places = np.unique(sets.roots()[lines], return_inverse=True)
     rows = trial.new(len(lines))
     others = trial.new(int(places.max()) + 1)
-    trial.union(rows[:, None], others[places])
-    return len({trial.find(int(row)) for row in rows})
+    trial.union(rows[:, None], others[places.reshape(lines.shape)])
+    return len(np.unique(trial.roots()[rows]))

@@ -273,6 +273,94 @@ class Odd(nn.Module):
         return self.head(torch.cummax(F.relu(self.b(x)).mean((2, 3)), 1).values)
 
 
+class Recurrent(nn.Module):
+    """Two ways, two layers, then a GRU: gates share the hidden units."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Linear(16, 12)
+        self.lstm = nn.LSTM(12, 6, num_layers=2, batch_first=True, bidirectional=True)
+        self.gru = nn.GRU(12, 7, bias=False)
+        self.head = nn.Linear(7, 5)
+
+    def forward(self, x):
+        x = self.lstm(torch.tanh(self.embed(x.flatten(2))))[0]
+        return self.head(self.gru(x.transpose(0, 1))[0][-1])
+
+
+class Cells(nn.Module):
+    """Recurrence by hand: a state of zeros, whose size an attribute holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.size = 9
+        self.cell = nn.LSTMCell(16, 9)
+        self.second = nn.GRUCell(9, 6)
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, x):
+        x = x.flatten(2)
+        h, c = x.new_zeros(x.shape[0], self.size), x.new_zeros(x.shape[0], self.size)
+        state = None
+        for step in x.unbind(1):
+            h, c = self.cell(step, (h, c))
+            state = self.second(h, state)
+        return self.head(state)
+
+
+class Windowed(nn.Module):
+    """Attention that reads the channels off its input: heads go only with as many channels of the stream."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Conv2d(3, 12, 1)
+        self.norm = nn.LayerNorm(12)
+        self.attention = _InputSized(12, 4)
+        self.wide = nn.Linear(12, 20)
+        self.narrow = nn.Linear(20, 12)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x):
+        x = self.embed(x).flatten(2).transpose(1, 2)
+        x = x + self.attention(self.norm(x))
+        x = x + self.narrow(F.gelu(self.wide(x)))
+        return self.head(x.mean(1))
+
+
+class _InputSized(nn.Module):
+    def __init__(self, features, heads):
+        super().__init__()
+        self.heads = heads
+        self.packed = nn.Linear(features, 3 * features)
+        self.bias = nn.Parameter(torch.randn(heads, 16, 16))
+        self.out = nn.Linear(features, features)
+
+    def forward(self, x):
+        batch, length, features = x.shape
+        packed = self.packed(x).reshape(batch, length, 3, self.heads, features // self.heads)
+        q, k, v = packed.permute(2, 0, 3, 1, 4)
+        scores = q @ k.transpose(-2, -1) * (features // self.heads) ** -0.5 + self.bias
+        x = (scores.softmax(-1) @ v).transpose(1, 2).reshape(batch, length, features)
+        return self.out(x)
+
+
+class Detector(nn.Module):
+    """What is computed depends on the values, so that only parts can be captured."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 6, 1))
+        self.tower = nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 7), nn.ReLU(), nn.Linear(7, 5))
+        self.shared = nn.Sequential(nn.Linear(5, 9), nn.ReLU(), nn.Linear(9, 5))
+
+    def forward(self, x):
+        x = self.body(x).mean((2, 3))
+        found = self.tower(x[x[:, 0] > -1e9])
+        if found.sum() > -1e9:
+            found = found * self.shared[0](found).mean()
+        return self.shared(found)
+
+
 ALL = (
     Residual,
     Dense,
@@ -288,4 +376,8 @@ ALL = (
     Auxiliary,
     Whole,
     Odd,
+    Recurrent,
+    Cells,
+    Windowed,
+    Detector,
 )

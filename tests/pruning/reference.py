@@ -39,7 +39,12 @@ def random_selection(graph, ratio: float, seed: int) -> dict[int, list[int]]:
 def zeroed(model: nn.Module, graph, selection) -> tuple[nn.Module, dict[int, torch.Tensor]]:
     """Copy a model with all removed slices set to zero; also say what is kept of each norm's weight."""
     masked = copy.deepcopy(model)
-    tensors = dict(masked.named_parameters(remove_duplicate=False))
+    return masked, zero(masked, graph, selection)
+
+
+def zero(model: nn.Module, graph, selection) -> dict[int, torch.Tensor]:
+    """Set all removed slices to zero in place; return what is kept of each vector, by its identity."""
+    tensors = dict(model.named_parameters(remove_duplicate=False))
     kept = {}
     for number, units in selection.items():
         for piece in graph.groups[number].slices:
@@ -49,7 +54,15 @@ def zeroed(model: nn.Module, graph, selection) -> tuple[nn.Module, dict[int, tor
                 tensor.data.index_fill_(piece.dim, indices, 0)
                 if tensor.dim() == 1:
                     kept.setdefault(id(tensor), torch.ones(len(tensor), dtype=torch.bool))[indices] = False
-    return masked, kept
+    return kept
+
+
+def settled(model: nn.Module, training: bool) -> None:
+    """Training mode for what it adds (auxiliary heads), without its randomness and batch statistics."""
+    model.train(training)
+    for module in model.modules():
+        if isinstance(module, (nn.Dropout, nn.modules.batchnorm._BatchNorm)):
+            module.eval()
 
 
 @contextmanager
@@ -75,8 +88,14 @@ def masked_norms(kept: dict[int, torch.Tensor]):
 def outputs_of(model: nn.Module, inputs) -> list[torch.Tensor]:
     """Run without gradients and list all tensors that come out, auxiliary ones too."""
     with torch.no_grad():
-        result = model(*inputs)
+        return tensors_in(model(*inputs))
+
+
+def tensors_in(result) -> list[torch.Tensor]:
+    """List all tensors of nested outputs."""
     if isinstance(result, torch.Tensor):
         return [result]
+    if result is None:
+        return []
     parts = result.values() if isinstance(result, dict) else result
-    return [part for part in parts if part is not None]
+    return [tensor for part in parts for tensor in tensors_in(part)]

@@ -6,6 +6,7 @@ from torch import nn
 
 from adaptkit.errors import ModelError, UnsupportedLayer
 from adaptkit.pruning.channels import dependency_groups, remove
+from adaptkit.surgery import describe, rebuild
 from tests.pruning import networks
 from tests.pruning.reference import masked_norms, outputs_of, random_selection, randomize, zeroed
 
@@ -46,6 +47,10 @@ WANTED = {
     networks.Tied: [("first", 10, 1), ("a", 8, 1)],
     networks.Whole: [("c", 4, 1)],
     networks.Odd: [],
+    networks.Recurrent: [("embed", 12, 1), ("lstm", 6, 1), ("gru", 7, 1)],
+    networks.Cells: [("cell", 9, 1), ("second", 6, 1)],
+    networks.Windowed: [("embed", 4, 3), ("wide", 20, 1)],
+    networks.Detector: [("body.0", 8, 1), ("tower.0", 10, 1), ("tower.2", 7, 1)],
 }
 
 
@@ -77,6 +82,27 @@ def test_attributes_follow_the_cut():
     remove(model, dependency_groups(model, inputs), {0: [1], 1: [0]})
     assert (model.depthwise.groups, model.small.groups, model.large.groups) == (6, 4, 2)
     assert (model.large.in_channels, model.large.out_channels) == (8, 6)
+
+
+def test_recurrent_layers_follow_the_cut():
+    model, inputs = _made(networks.Recurrent)
+    graph = dependency_groups(model, inputs)
+    remove(model, graph, {0: [3, 4, 5], 1: [0, 1], 2: [2]})
+    assert (model.embed.out_features, model.lstm.input_size, model.lstm.hidden_size) == (9, 9, 4)
+    assert (model.gru.input_size, model.gru.hidden_size, model.head.in_features) == (8, 6, 6)
+    assert all(a is b for a, b in zip(model.lstm._flat_weights, model.lstm.parameters(), strict=True))
+    twin = rebuild(networks.Recurrent(), describe(model, networks.Recurrent())).double()
+    twin.load_state_dict(model.state_dict())
+    torch.testing.assert_close(twin(*inputs), model(*inputs))
+
+
+def test_parts_are_named_and_what_is_used_from_outside_stays():
+    model, inputs = _made(networks.Detector)
+    graph = dependency_groups(model, inputs)
+    assert len(graph.notes) == 1
+    assert graph.notes[0].startswith("the model cannot be captured: the model itself raised ")
+    assert graph.notes[0].endswith("; captured in parts, whose outputs are left alone: body, tower, shared")
+    assert not any("shared" in piece.name for group in graph.groups for piece in group.slices)
 
 
 def test_training_heads_are_cut_with_what_feeds_them():
@@ -141,6 +167,15 @@ def test_the_model_keeps_its_mode_and_weights_while_it_is_looked_at():
     dependency_groups(model, inputs)
     assert model.training
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_forward_that_cannot_follow_its_parts_is_refused():
+    class Rigid(networks.Detector):
+        def forward(self, x):
+            return super().forward(x) + self.tower[0].weight[9, 0] * 0
+
+    with pytest.raises(ModelError, match=r"outside the parts .* fails when they are cut: index 9 is out of bounds"):
+        dependency_groups(Rigid(), (torch.randn(2, 3, 4, 4),))
 
 
 def test_what_cannot_be_captured_is_named():

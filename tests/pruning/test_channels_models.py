@@ -10,7 +10,7 @@ from torch import nn
 from adaptkit.pruning.attention import split_all_attention
 from adaptkit.pruning.channels import dependency_groups, remove
 from adaptkit_zoo.cifar_resnet import resnet20_cifar, resnet56_cifar
-from tests.pruning.reference import masked_norms, outputs_of, random_selection, randomize, zeroed
+from tests.pruning.reference import masked_norms, outputs_of, random_selection, randomize, settled, zeroed
 
 pytestmark = pytest.mark.slow
 
@@ -51,19 +51,11 @@ def test_pruned_equals_the_original_with_zeros(name: str):
         pruned = remove(copy.deepcopy(model), graph, selection)
         masked, kept = zeroed(model, graph, selection)
         for training in (False, name == "googlenet"):
-            _mode(pruned, training)
-            _mode(masked, training)
+            settled(pruned, training)
+            settled(masked, training)
             with masked_norms(kept):
                 wanted = outputs_of(masked, inputs)
             for got, want in zip(outputs_of(pruned, inputs), wanted, strict=True):
                 torch.testing.assert_close(got, want, rtol=1e-7, atol=1e-9)
         pruned.train()
         outputs_of(pruned, inputs)
-
-
-def _mode(model: nn.Module, training: bool) -> None:
-    """Training mode for what it adds (auxiliary heads), without its randomness and batch statistics."""
-    model.train(training)
-    for module in model.modules():
-        if isinstance(module, (nn.Dropout, nn.modules.batchnorm._BatchNorm)):
-            module.eval()
