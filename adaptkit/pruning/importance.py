@@ -1,16 +1,16 @@
-"""How much each unit of a group matters: a score per unit, higher is more important."""
+"""How much each unit of a group matters: a score per unit, higher is more important.
+
+What is measured on data first (gradients, curvature, activations) comes from `importance_data`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adaptkit.loading.batches import BatchSource, as_batches
-from adaptkit.metrics.task import first_output
-from adaptkit.modes import evaluating
 from adaptkit.pruning.groups import Group, Slice
 
 Tensors = Mapping[str, Tensor]
@@ -35,10 +35,23 @@ def per_unit(values: Tensor, piece: Slice) -> Tensor:
     return rows[torch.from_numpy(piece.indices).to(rows.device)].sum(1)
 
 
+def rows_of(values: Tensor, piece: Slice) -> Tensor:
+    """Gather all elements that belong to each unit, as units × elements.
+
+    Example:
+        >>> import numpy as np
+        >>> rows_of(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), Slice("w", 1, np.array([[0], [1]])))
+        tensor([[1., 3.],
+                [2., 4.]])
+    """
+    indices = torch.from_numpy(np.ascontiguousarray(piece.indices)).to(values.device)
+    return values.movedim(piece.dim, 0)[indices].flatten(1)
+
+
 def l1(group: Group, tensors: Tensors) -> Tensor:
     """Σ |w| over the weights that make the unit's channels (Li et al. 2017, "Pruning filters", section 3.1)."""
-    made = [p for p in group.slices if p.name in tensors and p.dim == 0 and tensors[p.name].dim() > 1]
-    return _total(group, [per_unit(tensors[p.name].abs(), p) for p in made or _held(group, tensors)], tensors)
+    pieces = _made(group, tensors) or _held(group, tensors)
+    return _total(group, [per_unit(tensors[p.name].abs(), p) for p in pieces], tensors)
 
 
 def group_l2(group: Group, tensors: Tensors) -> Tensor:
@@ -60,6 +73,71 @@ def bn_scale(group: Group, tensors: Tensors, scales: frozenset[str]) -> Tensor:
     return _total(group, [per_unit(tensors[p.name].abs(), p) for p in found], tensors)
 
 
+def lamp(group: Group, tensors: Tensors) -> Tensor:
+    """‖u‖² / Σ ‖v‖² over the units v of the group that are no smaller than u (Lee et al. 2021, "LAMP", equation 4).
+
+    The paper scores single weights of a layer; here the units of a group take their place. Scores of different groups
+    can be compared, and the largest unit of every group scores 1, so that no group goes whole.
+
+    Example:
+        >>> import numpy as np
+        >>> rows = Group("w", (Slice("w", 0, np.array([[0], [1], [2]])),), 3)
+        >>> lamp(rows, {"w": torch.tensor([[1.0], [3.0], [2.0]]).sqrt()})
+        tensor([0.1667, 1.0000, 0.4000])
+    """
+    squares = group_l2(group, tensors).square()
+    ascending = squares.argsort()
+    rest = squares[ascending].flip(0).cumsum(0).flip(0)
+    scores = torch.empty_like(squares)
+    scores[ascending] = squares[ascending] / rest.clamp(min=torch.finfo(squares.dtype).tiny)
+    return scores
+
+
+def fpgm(group: Group, tensors: Tensors) -> Tensor:
+    """Σ over all units v of ‖F_u - F_v‖, F the weights that make the channels (He et al. 2019, "FPGM", equation 8).
+
+    The least of these is the geometric median, which the others can stand in for.
+
+    Example:
+        >>> import numpy as np
+        >>> rows = Group("w", (Slice("w", 0, np.array([[0], [1], [2]])),), 3)
+        >>> fpgm(rows, {"w": torch.tensor([[0.0], [1.0], [5.0]])})
+        tensor([6., 5., 9.])
+    """
+    pieces = _made(group, tensors) or _held(group, tensors)
+    filters = torch.cat([rows_of(tensors[p.name], p) for p in pieces], 1)
+    return torch.cdist(filters, filters, compute_mode="donot_use_mm_for_euclid_dist").sum(1)
+
+
+def obd(group: Group, tensors: Tensors, curvature: Tensors) -> Tensor:
+    """½ Σ h w² over every parameter that goes with the unit (LeCun et al. 1990, "Optimal brain damage", equation 4).
+
+    Args:
+        group: The group.
+        tensors: Parameters by name.
+        curvature: ∂²L/∂w² of every element of every parameter.
+    """
+    pieces = _held(group, curvature)
+    return _total(group, [per_unit(0.5 * curvature[p.name] * tensors[p.name].square(), p) for p in pieces], tensors)
+
+
+def activation(group: Group, means: Tensors, tensors: Tensors) -> Tensor:
+    """Mean |x| of the unit's channels as the layers that take them see them (Molchanov et al. 2017, section 2.2).
+
+    Where no layer takes them as they are (only grouped convolutions do), the L2 norm of the group stands in.
+
+    Args:
+        group: The group.
+        means: For the weight of every layer, mean |x| of each channel that the layer is given.
+        tensors: Parameters by name.
+    """
+    taken = [p for p in group.slices if p.dim == 1 and p.name in means]
+    if not taken:
+        return group_l2(group, tensors)
+    parts = [per_unit(means[p.name], Slice(p.name, 0, p.indices)) / p.indices.shape[1] for p in taken]
+    return _total(group, parts, tensors) / len(parts)
+
+
 def taylor(group: Group, products: list[Tensors]) -> Tensor:
     """Mean over batches of (Σ w ∂L/∂w)² over the unit's parameters (Molchanov et al. 2019, equation 8).
 
@@ -71,9 +149,9 @@ def taylor(group: Group, products: list[Tensors]) -> Tensor:
     return torch.stack(squares).mean(0)
 
 
-def random(group: Group, seed: int) -> Tensor:
-    """Uniform numbers, the same for the same seed."""
-    return torch.rand(group.size, generator=torch.Generator().manual_seed(seed))
+def random(group: Group, generator: torch.Generator) -> Tensor:
+    """Uniform numbers, the same from the same state of the generator."""
+    return torch.rand(group.size, generator=generator)
 
 
 def normalized(scores: Tensor) -> Tensor:
@@ -93,33 +171,13 @@ def norm_scales(model: nn.Module) -> frozenset[str]:
     return frozenset(f"{name}.weight" for name, module in model.named_modules() if isinstance(module, kinds))
 
 
-def taylor_products(
-    model: nn.Module, data: BatchSource, loss: Callable[[Any, Tensor], Tensor], batches: int = 16
-) -> list[Tensors]:
-    """Run batches forward and back in evaluation mode; return w ∂L/∂w of every parameter for each.
-
-    Args:
-        model: Left as it was.
-        data: Inputs and targets.
-        loss: Maps (output, target) to a scalar.
-        batches: How many batches are used at most.
-    """
-    found: list[Tensors] = []
-    with evaluating(model):
-        for number, (x, y) in enumerate(as_batches(data)):
-            if number == batches:
-                break
-            with torch.enable_grad():
-                value = loss(first_output(model(x)), y)
-                named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-                gradients = torch.autograd.grad(value, list(named.values()), allow_unused=True)
-            pairs = zip(named.items(), gradients, strict=True)
-            found.append({name: (p * g).detach() for (name, p), g in pairs if g is not None})
-    return found
-
-
 def _held(group: Group, tensors: Tensors) -> list[Slice]:
     return [piece for piece in group.slices if piece.name in tensors]
+
+
+def _made(group: Group, tensors: Tensors) -> list[Slice]:
+    """List the weights that make the unit's channels."""
+    return [piece for piece in _held(group, tensors) if piece.dim == 0 and tensors[piece.name].dim() > 1]
 
 
 def _total(group: Group, parts: list[Tensor], tensors: Tensors) -> Tensor:

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adaptkit.errors import DataError, TargetError
-from adaptkit.pruning import importance
+from adaptkit.pruning import importance, importance_data
 from adaptkit.pruning.channels import ChannelGraph, dependency_groups, remove
 from adaptkit.pruning.costs import cost_of, latency_cost
+from adaptkit.pruning.group_lasso import with_group_lasso
+from adaptkit.pruning.groups import Group
 from adaptkit.pruning.select import Choice, Cost, candidate, choose
 from adaptkit.surgery import find_modules
 from adaptkit.technique import Context
+from adaptkit.training.fit import fit
+from adaptkit.training.losses import StepLoss, classification, supervised
 
 if TYPE_CHECKING:
     from adaptkit.profiling.layer_latency import LatencyTable
     from adaptkit.pruning.structured import StructuredPruning
 
 _SHOWN = 5
+_FROM_DATA = ("taylor", "obd", "activation")
 
 
 @dataclass
@@ -49,6 +54,7 @@ def prune(settings: StructuredPruning, model: nn.Module, context: Context) -> nn
     _require_data(settings, context)
     run = _Run(settings, context, _latency_table(settings, context))
     training = model.training
+    _sparsify(run, model)
     for number in range(settings.iterations):
         _iteration(run, model, number)
         _recover(run, model, number)
@@ -58,8 +64,10 @@ def prune(settings: StructuredPruning, model: nn.Module, context: Context) -> nn
 
 
 def _require_data(settings: StructuredPruning, context: Context) -> None:
-    if settings.importance == "taylor" and context.calibration is None:
-        raise DataError("importance: taylor needs calibration data; give some, or use importance: group_l2")
+    if settings.importance in _FROM_DATA and context.calibration is None:
+        raise DataError(f"importance: {settings.importance} needs calibration data; give some, or use group_l2")
+    if settings.sparse_epochs > 0 and context.train is None:
+        raise DataError("sparse_epochs needs training data; give some, or set sparse_epochs: 0")
     if settings.recovery_epochs > 0 and context.train is None:
         raise DataError("recovery_epochs needs training data; give some, or set recovery_epochs: 0")
 
@@ -118,33 +126,67 @@ def _choose(
 ) -> Choice:
     settings = run.settings
     scores = _scores(run, model, graph, open_groups)
+    families = _families(settings.ranking, model, graph, open_groups)
     candidates = [
-        candidate(one.tolist(), graph.groups[n].width, settings.round_to, settings.min_channels)
-        for n, one in zip(open_groups, scores, strict=True)
+        candidate(one.tolist(), graph.groups[n].width, settings.round_to, settings.min_channels, family)
+        for n, one, family in zip(open_groups, scores, families, strict=True)
     ]
-    return choose(
-        candidates, cost, share, per_layer=settings.ranking == "per_layer", per_cost=settings.latency is not None
-    )
+    return choose(candidates, cost, share, per_cost=settings.latency is not None)
 
 
-def _scores(run: _Run, model: nn.Module, graph: ChannelGraph, open_groups: Sequence[int]) -> list[torch.Tensor]:
-    """Score the units; all but Taylor, which estimates a loss, are made comparable by the mean of the group."""
+def _families(ranking: str, model: nn.Module, graph: ChannelGraph, open_groups: Sequence[int]) -> list[int]:
+    """Say which groups are ranked together: all, none, or those that are isomorphic."""
+    if ranking == "global":
+        return [0] * len(open_groups)
+    if ranking == "per_layer":
+        return list(range(len(open_groups)))
+    kinds = {name: type(module).__name__ for name, module in model.named_modules()}
+    keys = [graph.groups[number].kind(kinds) for number in open_groups]
+    order = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+    return [order[key] for key in keys]
+
+
+def _scores(run: _Run, model: nn.Module, graph: ChannelGraph, open_groups: Sequence[int]) -> list[Tensor]:
+    """Score the units; what estimates no loss is made comparable by the mean of the group."""
+    measure = _measure(run, model)
+    scores = [measure(graph.groups[number]) for number in open_groups]
+    if run.settings.importance in ("taylor", "obd", "lamp", "random"):
+        return scores
+    return [importance.normalized(one) for one in scores]
+
+
+def _measure(run: _Run, model: nn.Module) -> Callable[[Group], Tensor]:
+    """Prepare the measure that the settings ask for."""
     kind = run.settings.importance
-    groups = [graph.groups[number] for number in open_groups]
     tensors = {name: p.detach() for name, p in model.named_parameters()}
-    if kind == "taylor":
-        assert run.context.calibration is not None
-        loss = run.context.loss or F.cross_entropy
-        products = importance.taylor_products(model, run.context.calibration, loss)
-        return [importance.taylor(group, products) for group in groups]
+    if kind in _FROM_DATA:
+        return _measure_on_data(run, model, tensors)
     if kind == "random":
-        seed = run.context.seed
-        return [importance.random(group, seed * 1000 + n) for n, group in enumerate(groups)]
+        generator = torch.Generator().manual_seed(run.context.seed)
+        return lambda group: importance.random(group, generator)
     if kind == "bn_scale":
         scales = importance.norm_scales(model)
-        return [importance.normalized(importance.bn_scale(group, tensors, scales)) for group in groups]
-    measure = {"l1": importance.l1, "group_l2": importance.group_l2}[kind]
-    return [importance.normalized(measure(group, tensors)) for group in groups]
+        return lambda group: importance.bn_scale(group, tensors, scales)
+    measure = {
+        "l1": importance.l1,
+        "group_l2": importance.group_l2,
+        "fpgm": importance.fpgm,
+        "lamp": importance.lamp,
+    }[kind]
+    return lambda group: measure(group, tensors)
+
+
+def _measure_on_data(run: _Run, model: nn.Module, tensors: importance.Tensors) -> Callable[[Group], Tensor]:
+    data, loss = run.context.calibration, run.context.loss or F.cross_entropy
+    assert data is not None
+    if run.settings.importance == "taylor":
+        products = importance_data.taylor_products(model, data, loss)
+        return lambda group: importance.taylor(group, products)
+    if run.settings.importance == "obd":
+        curvature = importance_data.hessian_diagonal(model, data, loss, run.context.seed)
+        return lambda group: importance.obd(group, tensors, curvature)
+    means = importance_data.activation_means(model, data)
+    return lambda group: importance.activation(group, means, tensors)
 
 
 def _remember(run: _Run, graph: ChannelGraph, open_groups: Sequence[int], choice: Choice) -> None:
@@ -159,25 +201,45 @@ def _remember(run: _Run, graph: ChannelGraph, open_groups: Sequence[int], choice
         )
 
 
-def _recover(run: _Run, model: nn.Module, number: int) -> None:
-    settings, context = run.settings, run.context
-    if settings.recovery_epochs == 0 or context.train is None:
+def _sparsify(run: _Run, model: nn.Module) -> None:
+    """Train with a penalty on whole units, so that what is cut later matters little."""
+    settings = run.settings
+    if settings.sparse_epochs == 0:
         return
-    from adaptkit.training.fit import fit
-    from adaptkit.training.losses import supervised
+    graph = dependency_groups(model, run.context.example_inputs)
+    groups = [graph.groups[number] for number in _open(settings, model, graph)]
+    loss = with_group_lasso(_loss(run), groups, settings.sparse_strength)
+    _train(run, model, settings.sparse_epochs, loss, "sparse", run.context.seed)
 
-    folder = None if context.workspace is None else context.workspace / f"recovery-{number + 1}"
+
+def _recover(run: _Run, model: nn.Module, number: int) -> None:
+    settings = run.settings
+    if settings.recovery_epochs > 0:
+        epochs = settings.recovery_epochs / settings.iterations
+        _train(run, model, epochs, _loss(run), f"recovery-{number + 1}", run.context.seed + number)
+
+
+def _loss(run: _Run) -> StepLoss:
+    criterion = run.context.loss
+    return classification(run.settings.fit.label_smoothing) if criterion is None else supervised(criterion)
+
+
+def _train(run: _Run, model: nn.Module, epochs: float, loss: StepLoss, name: str, seed: int) -> None:
+    context = run.context
+    assert context.train is not None
+    folder = None if context.workspace is None else context.workspace / name
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     fit(
         model,
         context.train,
-        epochs=settings.recovery_epochs / settings.iterations,
-        settings=settings.fit,
-        loss=None if context.loss is None else supervised(context.loss),
-        seed=context.seed + number,
+        epochs=epochs,
+        settings=run.settings.fit,
+        loss=loss,
+        seed=seed,
         workspace=folder,
         progress=context.progress,
+        tag=run.settings.model_dump_json(),
     )
 
 

@@ -13,6 +13,8 @@ from adaptkit.errors import TargetError
 
 Counts = NDArray[np.float64]
 Cost = Callable[[Counts], float]
+Move = tuple[float, int, int]
+"""What it loses, which candidate, and how many of its units stay."""
 
 TOLERANCE = 0.02
 """How far the cost may be from its target, relative to the target."""
@@ -26,11 +28,13 @@ class Candidate:
         scores: Importance of each unit, comparable between groups.
         step: Units are removed so that what is left is a multiple of this.
         floor: Units that must stay.
+        family: Candidates of one family are ranked together; each family gives up the same share of its units.
     """
 
     scores: NDArray[np.float64]
     step: int
     floor: int
+    family: int = 0
 
     @property
     def size(self) -> int:
@@ -61,7 +65,7 @@ class Choice:
     relaxed: tuple[int, ...]
 
 
-def candidate(scores: Sequence[float], width: int, round_to: int, min_channels: int) -> Candidate:
+def candidate(scores: Sequence[float], width: int, round_to: int, min_channels: int, family: int = 0) -> Candidate:
     """Turn channel counts into counts of units.
 
     Args:
@@ -69,6 +73,7 @@ def candidate(scores: Sequence[float], width: int, round_to: int, min_channels: 
         width: Channels of a unit.
         round_to: The channels that stay are a multiple of this.
         min_channels: At least so many channels stay, or all where there are fewer.
+        family: Whom it is ranked with.
 
     Example:
         >>> candidate([1.0] * 32, width=1, round_to=8, min_channels=8).levels()
@@ -77,7 +82,7 @@ def candidate(scores: Sequence[float], width: int, round_to: int, min_channels: 
         1
     """
     floor = max(1, math.ceil(min(min_channels, len(scores) * width) / width))
-    return Candidate(np.asarray(scores, dtype=float), round_to // math.gcd(round_to, width), floor)
+    return Candidate(np.asarray(scores, dtype=float), round_to // math.gcd(round_to, width), floor, family)
 
 
 def choose(
@@ -85,20 +90,20 @@ def choose(
     cost: Cost,
     target: float,
     *,
-    per_layer: bool = False,
     per_cost: bool = False,
     tolerance: float = TOLERANCE,
 ) -> Choice:
     """Remove the least important units until the cost has fallen to target × the whole cost.
 
-    Each move takes one group to its next rounded width. Moves that would fall short of the target by more than the
-    tolerance are passed over; where rounded widths do not meet it, as few groups as needed are cut to the unit.
+    Each move takes one group to its next rounded width: of the family that has given up the least, the group that loses
+    least. With one family that is a global ranking, with a family for each group a uniform one. Moves that would fall
+    short of the target by more than the tolerance are passed over; where rounded widths do not meet it, as few groups
+    as needed are cut to the unit.
 
     Args:
         candidates: The groups that may be cut.
         cost: Maps the number of units that stay of every candidate to the cost.
         target: Share of the whole cost to keep.
-        per_layer: Take the same share of every group, rather than what matters least anywhere.
         per_cost: Weigh what is lost against what is saved, and look beyond moves that save nothing.
         tolerance: Allowed distance from the target, relative to it.
 
@@ -114,7 +119,7 @@ def choose(
     least = cost(np.array([one.floor for one in candidates], dtype=float)) / whole
     if least > target * (1 + tolerance):
         raise TargetError(f"a ratio of {target:g} was asked for; the smallest these settings can reach is {least:.3f}")
-    walk = _Walk(candidates, lambda kept: cost(kept) / whole, target, tolerance, per_layer, per_cost)
+    walk = _Walk(candidates, lambda kept: cost(kept) / whole, target, tolerance, per_cost)
     walk.descend([one.levels() for one in candidates])
     relaxed = walk.relax()
     removed = []
@@ -133,33 +138,34 @@ class _Walk:
         ratio: Cost,
         target: float,
         tolerance: float,
-        per_layer: bool,
         per_cost: bool,
     ) -> None:
         self.candidates = candidates
         self.ratio = ratio
         self.low, self.high = target * (1 - tolerance), target * (1 + tolerance)
         self.target = target
-        self.per_layer = per_layer
         self.per_cost = per_cost
         self.kept: Counts = np.array([one.size for one in candidates], dtype=float)
         self.now = 1.0
+        self._families = np.array([one.family for one in candidates])
+        self._known: dict[int, list[Move]] = {}
 
     def descend(self, levels: Sequence[Sequence[int]]) -> None:
         """Make the cheapest moves between the given levels until the target is met or nothing fits."""
         closed: set[int] = set()
         while self.now > self.high:
-            moves = [
-                move for number in range(len(levels)) if number not in closed for move in self._moves(number, levels)
-            ]
+            open_ones = [number for number in range(len(levels)) if number not in closed]
+            moves = [move for number in open_ones for move in self._moves(number, levels)]
             if not moves:
                 return
-            _, number, level = min(moves)
+            given = self._given()
+            _, number, level = min(moves, key=lambda move: (given[self.candidates[move[1]].family], *move))
             after = self._ratio_with(number, level)
             if after < self.low:
                 closed.add(number)
                 continue
             self.kept[number], self.now = level, after
+            self._known.pop(number, None)
 
     def relax(self) -> tuple[int, ...]:
         """Cut group by group to the unit where rounded widths miss the target; end as close as can be."""
@@ -181,19 +187,30 @@ class _Walk:
         level = -min(distances)[1]
         self.kept[number], self.now = level, self._ratio_with(number, level)
 
-    def _moves(self, number: int, levels: Sequence[Sequence[int]]) -> list[tuple[float, int, int]]:
+    def _given(self) -> dict[int, float]:
+        """Return the share of its units that each family has given up."""
+        sizes = np.array([one.size for one in self.candidates], dtype=float)
+        families = np.unique(self._families)
+        if len(families) == 1:
+            return {int(families[0]): 0.0}
+        whose = [(int(family), self._families == family) for family in families]
+        return {family: 1 - float(self.kept[mine].sum() / sizes[mine].sum()) for family, mine in whose}
+
+    def _moves(self, number: int, levels: Sequence[Sequence[int]]) -> list[Move]:
+        if number in self._known:
+            return self._known[number]
         lower = [level for level in levels[number] if level < self.kept[number]]
         if not self.per_cost:
             lower = lower[:1]
         keys = [(self._key(number, level), number, level) for level in lower]
-        return [key for key in keys if math.isfinite(key[0])]
+        moves = [key for key in keys if math.isfinite(key[0])]
+        if not self.per_cost:  # what a move saves depends on the other groups, what it loses does not
+            self._known[number] = moves
+        return moves
 
     def _key(self, number: int, level: int) -> float:
         """What a move loses; the least goes first."""
-        one = self.candidates[number]
-        if self.per_layer:
-            return 1 - level / one.size
-        lost = one.lost(int(self.kept[number]), level)
+        lost = self.candidates[number].lost(int(self.kept[number]), level)
         if not self.per_cost:
             return float(lost.mean())
         saved = self.now - self._ratio_with(number, level)

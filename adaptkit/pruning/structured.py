@@ -25,9 +25,16 @@ class StructuredPruning(Technique):
     mean of its group, unless another measure is asked for, and removed until one cost has fallen to the target: kept
     share of multiply-accumulates (`macs`), of parameters (`params`), or of the time that the model's own layers take
     on ONNX Runtime (`latency`, from a table that is measured as needed). `macs` and `params` are met within 2 %.
+    `ranking: isomorphic` compares units only with those of layers of the same structure (attention heads with heads,
+    hidden features of an MLP with such), and takes the same share of each kind. With `sparse_epochs`, group lasso
+    first drives whole units towards zero.
 
-    Sources: Fang et al. 2023, "DepGraph"; Li et al. 2017, "Pruning filters for efficient convnets"; Liu et al. 2017,
-    "Network slimming"; Molchanov et al. 2019, "Importance estimation for neural network pruning".
+    Sources: Fang et al. 2023, "DepGraph"; Fang et al. 2024, "Isomorphic pruning for vision models"; Li et al. 2017,
+    "Pruning filters for efficient convnets" (l1); Liu et al. 2017, "Network slimming" (bn_scale); He et al. 2019,
+    "Filter pruning via geometric median" (fpgm); Lee et al. 2021, "Layer-adaptive sparsity for the magnitude-based
+    pruning" (lamp); Molchanov et al. 2019, "Importance estimation for neural network pruning" (taylor); LeCun et al.
+    1990, "Optimal brain damage" (obd); Molchanov et al. 2017, "Pruning convolutional neural networks for resource
+    efficient inference" (activation); Wen et al. 2016, "Learning structured sparsity in deep neural networks".
 
     Raises:
         TargetError: Even the narrowest model that the settings allow costs more than the target.
@@ -48,19 +55,26 @@ class StructuredPruning(Technique):
     macs: Ratio | None = Field(None, description="Share of multiply-accumulates to keep; 0.5 where no target is given.")
     params: Ratio | None = Field(None, description="Share of parameters to keep.")
     latency: Ratio | None = Field(None, description="Share of the layers' measured ONNX Runtime time to keep.")
-    importance: Literal["group_l2", "l1", "bn_scale", "taylor", "random"] = Field(
-        "group_l2", description="How units are scored; taylor needs calibration data."
+    importance: Literal["group_l2", "l1", "bn_scale", "fpgm", "lamp", "taylor", "obd", "activation", "random"] = Field(
+        "group_l2", description="How units are scored; taylor, obd and activation need calibration data."
     )
-    ranking: Literal["global", "per_layer"] = Field(
-        "global", description="Remove what matters least anywhere, or the same share of every layer."
+    ranking: Literal["global", "isomorphic", "per_layer"] = Field(
+        "global",
+        description="Remove what matters least anywhere, among layers of the same structure, or in every layer.",
     )
     round_to: Annotated[int, Field(ge=1)] = Field(8, description="Channels that stay are a multiple of this.")
     min_channels: Annotated[int, Field(ge=1)] = Field(8, description="Channels that stay at least, where there are.")
     iterations: Annotated[int, Field(ge=1)] = Field(1, description="Steps in which the target is approached.")
+    sparse_epochs: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="Epochs of training with group lasso before the first cut; needs training data."
+    )
+    sparse_strength: Annotated[float, Field(gt=0)] = Field(
+        1e-4, description="Factor of the group lasso, λ in L + λ Σ √d ‖u‖₂ over all units u of d parameters."
+    )
     recovery_epochs: Annotated[float, Field(ge=0)] = Field(
         0.0, description="Epochs of training in total, spread over the iterations; needs training data."
     )
-    fit: FitSettings = Field(default_factory=FitSettings, description="How recovery trains.")
+    fit: FitSettings = Field(default_factory=FitSettings, description="How sparse training and recovery train.")
 
     @model_validator(mode="after")
     def _one_target(self) -> StructuredPruning:

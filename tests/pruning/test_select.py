@@ -28,10 +28,13 @@ def _chain(sizes):
 )
 def test_the_target_is_met_within_two_percent_above_the_floor(sizes, target, round_to, per_layer, seed):
     generator = np.random.default_rng(seed)
-    ones = [candidate(generator.random(size).tolist(), 1, round_to, 8) for size in sizes]
+    ones = [
+        candidate(generator.random(size).tolist(), 1, round_to, 8, number if per_layer else 0)
+        for number, size in enumerate(sizes)
+    ]
     cost = _chain(sizes)
     try:
-        choice = choose(ones, cost, target, per_layer=per_layer)
+        choice = choose(ones, cost, target)
     except TargetError:
         assert cost(np.full(len(sizes), 8.0)) / cost(np.array(sizes, float)) > target
         return
@@ -53,7 +56,15 @@ def test_global_takes_the_least_important_and_per_layer_the_same_share():
         return float(kept.sum())
 
     assert [len(removed) for removed in choose(ones, cost, 0.5).removed] == [7, 1]
-    assert [len(removed) for removed in choose(ones, cost, 0.5, per_layer=True).removed] == [4, 4]
+    ones = [candidate([1.0] * 8, 1, 1, 1, family=0), candidate([5.0] * 8, 1, 1, 1, family=1)]
+    assert [len(removed) for removed in choose(ones, cost, 0.5).removed] == [4, 4]
+
+
+def test_families_give_the_same_share_and_rank_within():
+    heads = [candidate([1.0] * 4, 1, 1, 1, family=0), candidate([2.0] * 4, 1, 1, 1, family=0)]
+    features = [candidate([900.0] * 16, 1, 1, 1, family=1), candidate([100.0] * 16, 1, 1, 1, family=1)]
+    choice = choose([*heads, *features], lambda kept: float(kept.sum()), 0.5)
+    assert [len(removed) for removed in choice.removed] == [3, 1, 1, 15]
 
 
 def test_rounding_is_given_up_for_one_group_only():

@@ -2,6 +2,7 @@ import copy
 import json
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from adaptkit_zoo.digits import lenet5_digits, resnet_digits
 from tests.pruning.networks import Packed
 
 X = torch.zeros(1, 1, 8, 8)
+IMPORTANCE = get_args(StructuredPruning.model_fields["importance"].annotation)
 
 
 def _data(samples: int = 64):
@@ -44,7 +46,7 @@ def _parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("ranking", ["global", "per_layer"])
+@pytest.mark.parametrize("ranking", ["global", "isomorphic", "per_layer"])
 @pytest.mark.parametrize("build", [lenet5_digits, resnet_digits])
 def test_targets_are_met_within_two_percent(build, ranking):
     model = build()
@@ -67,8 +69,8 @@ def test_resnet20_with_zero_padded_shortcuts_is_halved_in_rounded_widths():
     assert sum(width % 8 != 0 for width in widths) <= 7
 
 
-def test_taylor_random_and_bn_scale_run_and_differ():
-    context = Context(example_inputs=(X,), calibration=_data())
+def test_every_importance_runs_and_they_differ():
+    context = Context(example_inputs=(X,), calibration=_data(16))
     torch.manual_seed(5)
     model = resnet_digits()
     for module in model.modules():
@@ -76,9 +78,9 @@ def test_taylor_random_and_bn_scale_run_and_differ():
             nn.init.uniform_(module.weight)
     sums = {
         kind: state_sha256(StructuredPruning(macs=0.6, importance=kind).apply(copy.deepcopy(model), context))
-        for kind in ("group_l2", "l1", "bn_scale", "taylor", "random")
+        for kind in IMPORTANCE
     }
-    assert len(set(sums.values())) == 5
+    assert len(set(sums.values())) == len(IMPORTANCE) == 9
 
 
 def test_iterations_with_recovery_meet_the_target_and_resume_to_the_same_bytes(tmp_path):
@@ -95,6 +97,37 @@ def test_iterations_with_recovery_meet_the_target_and_resume_to_the_same_bytes(t
     again = settings.apply(copy.deepcopy(model), context)
     elsewhere = settings.apply(copy.deepcopy(model), context.replace(workspace=None))
     assert state_sha256(first) == state_sha256(again) == state_sha256(elsewhere)
+
+
+def test_sparse_training_takes_the_least_units_towards_zero():
+    torch.manual_seed(0)
+    model = lenet5_digits()
+    context = Context(example_inputs=(X,), train=_data(256))
+    left = {}
+    for strength in (1e-9, 0.03):
+        settings = StructuredPruning(
+            macs=0.99, round_to=1, sparse_epochs=8, sparse_strength=strength, fit=FitSettings(learning_rate=0.05)
+        )
+        trained = settings.apply(copy.deepcopy(model), context)
+        norms = trained.state_dict()
+        left[strength] = min(float(t.flatten(1).norm(dim=1).min()) for n, t in norms.items() if t.dim() == 4)
+    assert left[0.03] < 0.5 * left[1e-9]
+
+
+def test_isomorphic_ranking_keeps_heads_and_features_in_balance():
+    torch.manual_seed(0)
+    x = torch.randn(2, 8, 32)
+    layer = nn.TransformerEncoderLayer(32, 8, 64, batch_first=True)
+    model = nn.Sequential(layer, copy.deepcopy(layer), nn.Linear(32, 5))
+    for one in model[:2]:
+        one.linear1.weight.data *= 100
+        one.linear2.weight.data *= 100
+    pruned = StructuredPruning(params=0.75, ranking="isomorphic", round_to=1, min_channels=1, importance="lamp").apply(
+        model, Context(example_inputs=(x,))
+    )
+    heads = sum(one.self_attn.num_heads for one in pruned[:2])
+    features = sum(one.linear1.out_features for one in pruned[:2])
+    assert heads / 16 == pytest.approx(features / 128, abs=0.1)
 
 
 def test_a_latency_target_follows_the_table(monkeypatch):
@@ -148,6 +181,11 @@ def test_what_cannot_be_reached_or_is_missing_is_said():
         StructuredPruning(targets=("linear",)).apply(resnet_digits(), context)
     with pytest.raises(DataError, match="importance: taylor needs calibration data"):
         StructuredPruning(importance="taylor").apply(resnet_digits(), context)
+    for kind in ("obd", "activation"):
+        with pytest.raises(DataError, match=f"importance: {kind} needs calibration data"):
+            StructuredPruning(importance=kind).apply(resnet_digits(), context)
+    with pytest.raises(DataError, match="sparse_epochs needs training data"):
+        StructuredPruning(sparse_epochs=1).apply(resnet_digits(), context)
     with pytest.raises(DataError, match="recovery_epochs needs training data"):
         StructuredPruning(recovery_epochs=1).apply(resnet_digits(), context)
 
