@@ -45,7 +45,8 @@ def test_interleaved_samples(files, monkeypatch):
 
     monkeypatch.setattr(latency, "open_session", Recorder)
     timings = measure(files, threads=2, batch_size=4, warmup=2, repeats=6, seconds=60)
-    assert order == [("64", False), ("8", False)] * (2 + 6)
+    twice = [("64", False), ("64", False), ("8", False), ("8", False)]
+    assert order == [("64", False), ("8", False)] * 2 + twice * 6
     assert gc.isenabled()
     assert [len(timing.samples_ns) for timing in timings] == [6, 6]
     assert all(timing.threads == 2 and timing.batch_size == 4 for timing in timings)
