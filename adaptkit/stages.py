@@ -16,15 +16,17 @@ from torch import Tensor, nn
 from adaptkit import gates, lock
 from adaptkit.errors import RecipeError
 from adaptkit.export.onnx import export_onnx
+from adaptkit.export.sparse_notes import sparse_notes
 from adaptkit.export.verify import certify, require
 from adaptkit.loading.data import Data, check_fits, load_data
 from adaptkit.loading.models import load_model
-from adaptkit.loading.saved import load, save
+from adaptkit.loading.saved import float_model, load, save
 from adaptkit.metrics.file import file_accuracy
 from adaptkit.profiling.epr import epr
 from adaptkit.profiling.latency import compare
 from adaptkit.profiling.summary import figures, layer_table
 from adaptkit.progress import Progress, Silent, TerminalProgress
+from adaptkit.pruning.masks import lost_zeros, zeros
 from adaptkit.recipe import Recipe, dump_recipe, parse_recipe
 from adaptkit.report import html, text
 from adaptkit.report.schema import Certificate, Figures, Report, Step
@@ -99,6 +101,7 @@ class Run:
         certificate = certify(model, path, self.data.test, spec=self.recipe.export, example_inputs=self._example())
         self.folder.write("certificate.json", certificate.model_dump_json(indent=1) + "\n")
         require(certificate)
+        self.notes += sparse_notes(float_model(model), path)
         return certificate
 
     def report(
@@ -142,9 +145,11 @@ class Run:
         started = time.monotonic()
         torch.manual_seed(self.recipe.seed + index)
         context = self._context(technique.name, folder)
+        before = zeros(float_model(model))
         model = technique.apply(model, context)
         save(model, self.original, folder.make())
         model = load(self._build, folder.path)
+        context.notes.extend(lost_zeros(before, float_model(model)))
         self._export(model, folder.path / "model.onnx")
         step = Step(
             name=technique.name,

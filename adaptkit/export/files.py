@@ -9,6 +9,7 @@ import onnx
 from onnx.external_data_helper import set_external_data
 
 from adaptkit.errors import ModelError
+from adaptkit.export.sparse import make_dense, store_sparse
 from adaptkit.files import write_atomically
 
 _LIMIT = 2**31 - 1
@@ -17,13 +18,13 @@ _ALIGNMENT = 64
 
 
 def write_model(proto: onnx.ModelProto, path: Path, single_file: bool = True) -> None:
-    """Check a model and write it, in one step that a kill cannot split.
+    """Check a model and write it, in one step that a kill cannot split; constants with many zeros become sparse.
 
     With `single_file` off, weights go to `NAME.HASH.data` beside the file; the hash keeps an older file and its data
     together until the new one has taken its place.
 
     Args:
-        proto: The model; emptied of its large weights where they go outside.
+        proto: The model; its sparse weights change their form, large ones are taken out where they go outside.
         path: Of the .onnx file; its folder must exist.
         single_file: Keep the weights inside.
 
@@ -31,6 +32,7 @@ def write_model(proto: onnx.ModelProto, path: Path, single_file: bool = True) ->
         ModelError: The model is not valid ONNX, or too large for one file.
         RunFolderError: The disk is full or the folder cannot be written.
     """
+    store_sparse(proto)
     try:
         onnx.checker.check_model(proto)
     except onnx.checker.ValidationError as error:
@@ -45,6 +47,16 @@ def write_model(proto: onnx.ModelProto, path: Path, single_file: bool = True) ->
     write_atomically(path, proto.SerializeToString(deterministic=True))
     for old in stale:
         old.unlink()
+
+
+def read_model(path: Path, *, weights_beside: bool = True) -> onnx.ModelProto:
+    """Read an ONNX file; sparse constants come as plain ones.
+
+    Args:
+        path: Of the .onnx file.
+        weights_beside: Read the weights that lie beside the file, too.
+    """
+    return make_dense(onnx.load(path, load_external_data=weights_beside))
 
 
 def file_bytes(path: Path) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from adaptkit.errors import DataError, ExportMismatch
 from adaptkit.export.cpu import saturation_notes
+from adaptkit.export.files import read_model
 from adaptkit.export.onnx import ExportsItself, to_onnx
 from adaptkit.export.tensors import (
     NOT_FINITE,
@@ -158,7 +159,7 @@ def _layer_errors(
 ) -> dict[str, float]:
     probe = probe[: samples_that_fit(model, (probe,))]
     file = AdaptedModel.open(path)
-    proto = onnx.load(path)
+    proto = read_model(path)
     name = proto.graph.input[0].name
     feeds = {name: file.expected_input(probe.numpy())}
     if not isinstance(model, ExportsItself):
@@ -183,7 +184,7 @@ def _notes(quantized: bool, sums: _Sums, spec: ExportSpec, path: Path) -> list[s
     if quantized:
         judged = f"judged by top-1 agreement with the PyTorch simulation, at least {spec.min_agreement:.1%}"
         against = "layer errors are against the float graph: they show what quantization costs"
-        proto = onnx.load(path)
+        proto = read_model(path)
         notes = [f"{judged}; {against}", *saturation_notes(proto), *island_notes(proto)]
     else:
         notes = []

@@ -10,12 +10,19 @@ from torch import nn
 
 from adaptkit.errors import ModelError
 from adaptkit.files import write_atomically
+from adaptkit.loading.packed import pack, unpack
+from adaptkit.pruning.masks import marked
 from adaptkit.quantization.plan import QuantizationPlan
 from adaptkit.quantization.simulate import QuantizedModel
 from adaptkit.surgery import describe, rebuild
 
 STRUCTURE = "structure.json"
 WEIGHTS = "model.safetensors"
+
+
+def float_model(model: nn.Module) -> nn.Module:
+    """Return the model that holds the float weights: what a QuantizedModel was made of, else the model itself."""
+    return model.model if isinstance(model, QuantizedModel) else model
 
 
 def save(model: nn.Module, original: nn.Module, folder: Path) -> None:
@@ -30,12 +37,12 @@ def save(model: nn.Module, original: nn.Module, folder: Path) -> None:
         ModelError: The model holds a module that cannot be rebuilt from a description.
         RunFolderError: The files cannot be written.
     """
-    inner = model.model if isinstance(model, QuantizedModel) else model
+    inner = float_model(model)
     structure = describe(inner, original)
     if isinstance(model, QuantizedModel):
         structure["quantization"] = json.loads(model.plan.to_json())
     state = {name: tensor.detach().clone().contiguous() for name, tensor in inner.state_dict().items()}
-    write_atomically(folder / WEIGHTS, safetensors.torch.save(state))
+    write_atomically(folder / WEIGHTS, safetensors.torch.save(pack(state, marked(inner))))
     write_atomically(folder / STRUCTURE, json.dumps(structure, indent=1, sort_keys=True) + "\n")
 
 
@@ -63,7 +70,7 @@ def load(build: Callable[[], nn.Module], folder: str | Path) -> nn.Module:
         raise ModelError(f"{folder}: {STRUCTURE} or {WEIGHTS} is damaged ({error}); run the recipe again") from error
     model = rebuild(build(), structure)
     try:
-        model.load_state_dict(state)
+        model.load_state_dict(unpack(state, {name: tensor.shape for name, tensor in model.state_dict().items()}))
     except RuntimeError as error:
         raise ModelError(
             f"{folder} was made from another model than {type(model).__name__}; "

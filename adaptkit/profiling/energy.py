@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import onnx
-
+from adaptkit.export.files import read_model
 from adaptkit.profiling.graph import GraphCost, graph_cost
 from adaptkit.profiling.latency import random_feeds
 from adaptkit.runtime.session import open_session
@@ -77,7 +76,7 @@ def energy_per_inference(
     if nvml is not None:
         details = "NVML, GPU 0, idle power subtracted"
         return Energy(_measured(nvml, path, batch_size, threads, seconds), "nvml", details)
-    return estimate(graph_cost(onnx.load(path)))
+    return estimate(graph_cost(read_model(path)))
 
 
 def estimate(cost: GraphCost) -> Energy:

@@ -13,6 +13,7 @@ from typing import Any
 
 import onnx
 
+from adaptkit.export.files import read_model
 from adaptkit.export.names import layer_of, producers
 from adaptkit.profiling.latency import random_feeds
 from adaptkit.runtime.session import open_session, session_options
@@ -36,7 +37,7 @@ def layer_times(path: Path, *, batch_size: int = 1, threads: int = 1, repeats: i
         threads: Threads within an operator.
         repeats: Profiled calls, after a fifth as many for warming up.
     """
-    proto = onnx.load(path, load_external_data=False)
+    proto = read_model(path, weights_beside=False)
     owners = _owners(proto.graph)
     calls = _kernel_calls(path, batch_size, threads, repeats + max(1, repeats // 5))
     times: dict[str, float] = defaultdict(float)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from adaptkit.errors import ModelError
-from adaptkit.export.files import file_bytes
+from adaptkit.export.files import file_bytes, read_model
 from adaptkit.export.onnx import export_onnx
 from adaptkit.profiling.energy import energy_per_inference
 from adaptkit.profiling.graph import graph_cost
@@ -93,7 +93,7 @@ def _measure(path: Path, baseline: Path, profile: ProfileSpec, parameters: int) 
     energy = energy_per_inference(path, threads=profile.threads[0])
     return Figures(
         parameters=parameters,
-        macs=graph_cost(onnx.load(path)).macs,
+        macs=graph_cost(read_model(path)).macs,
         bytes=file_bytes(path),
         latency_ms=found.latency_ms,
         speedup=found.speedup,
@@ -105,7 +105,7 @@ def _measure(path: Path, baseline: Path, profile: ProfileSpec, parameters: int) 
 
 def count_constants(path: Path) -> int:
     """Count the values of the constants that are no shapes, scales or zero points."""
-    graph = onnx.load(path, load_external_data=False).graph
+    graph = read_model(path, weights_beside=False).graph
     grids = {
         name
         for node in graph.node

@@ -1,6 +1,7 @@
-"""Pruning: channels, whole blocks."""
+"""Pruning: channels, whole blocks, single weights."""
 
 from adaptkit.pruning.depth import DepthPruning
+from adaptkit.pruning.magnitude import MagnitudePruning
 from adaptkit.pruning.structured import StructuredPruning
 
-__all__ = ["DepthPruning", "StructuredPruning"]
+__all__ = ["DepthPruning", "MagnitudePruning", "StructuredPruning"]
