@@ -14,6 +14,7 @@ from adaptkit.factorization.sparse_svd import SparseSvdFactorization
 from adaptkit.factorization.svd import SvdFactorization
 from adaptkit.factorization.tucker import TuckerFactorization
 from adaptkit.pruning.depth import DepthPruning
+from adaptkit.pruning.gradual import GradualPruning
 from adaptkit.pruning.magnitude import MagnitudePruning
 from adaptkit.pruning.structured import StructuredPruning
 from adaptkit.quantization.static import StaticQuantization
@@ -23,6 +24,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "prune.structured": StructuredPruning,
     "prune.depth": DepthPruning,
     "prune.magnitude": MagnitudePruning,
+    "prune.gradual": GradualPruning,
     "distill.logits": LogitDistillation,
     "distill.features": FeatureDistillation,
     "distill.decoupled": DecoupledDistillation,

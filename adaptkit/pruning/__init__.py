@@ -1,7 +1,8 @@
 """Pruning: channels, whole blocks, single weights."""
 
 from adaptkit.pruning.depth import DepthPruning
+from adaptkit.pruning.gradual import GradualPruning
 from adaptkit.pruning.magnitude import MagnitudePruning
 from adaptkit.pruning.structured import StructuredPruning
 
-__all__ = ["DepthPruning", "MagnitudePruning", "StructuredPruning"]
+__all__ = ["DepthPruning", "GradualPruning", "MagnitudePruning", "StructuredPruning"]

@@ -4,6 +4,7 @@ SETTINGS = {
     "prune.structured": {"macs": 0.6, "round_to": 1, "min_channels": 2},
     "prune.depth": {"blocks": 1},
     "prune.magnitude": {"sparsity": 0.8},
+    "prune.gradual": {"epochs": 2, "fit": {"learning_rate": 0.01}},
     "distill.logits": {"epochs": 0.5, "fit": {"learning_rate": 0.01}},
     "distill.features": {"epochs": 0.5, "fit": {"learning_rate": 0.01}},
     "distill.decoupled": {"epochs": 0.5, "fit": {"learning_rate": 0.01}},
