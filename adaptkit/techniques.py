@@ -16,6 +16,7 @@ from adaptkit.factorization.tucker import TuckerFactorization
 from adaptkit.pruning.depth import DepthPruning
 from adaptkit.pruning.gradual import GradualPruning
 from adaptkit.pruning.magnitude import MagnitudePruning
+from adaptkit.pruning.movement import MovementPruning
 from adaptkit.pruning.structured import StructuredPruning
 from adaptkit.quantization.static import StaticQuantization
 from adaptkit.technique import Technique
@@ -25,6 +26,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "prune.depth": DepthPruning,
     "prune.magnitude": MagnitudePruning,
     "prune.gradual": GradualPruning,
+    "prune.movement": MovementPruning,
     "distill.logits": LogitDistillation,
     "distill.features": FeatureDistillation,
     "distill.decoupled": DecoupledDistillation,
