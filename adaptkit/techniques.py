@@ -17,6 +17,7 @@ from adaptkit.pruning.depth import DepthPruning
 from adaptkit.pruning.gradual import GradualPruning
 from adaptkit.pruning.magnitude import MagnitudePruning
 from adaptkit.pruning.movement import MovementPruning
+from adaptkit.pruning.n_m import NMPruning
 from adaptkit.pruning.structured import StructuredPruning
 from adaptkit.quantization.static import StaticQuantization
 from adaptkit.technique import Technique
@@ -27,6 +28,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "prune.magnitude": MagnitudePruning,
     "prune.gradual": GradualPruning,
     "prune.movement": MovementPruning,
+    "prune.n_m": NMPruning,
     "distill.logits": LogitDistillation,
     "distill.features": FeatureDistillation,
     "distill.decoupled": DecoupledDistillation,

@@ -4,6 +4,7 @@ from adaptkit.pruning.depth import DepthPruning
 from adaptkit.pruning.gradual import GradualPruning
 from adaptkit.pruning.magnitude import MagnitudePruning
 from adaptkit.pruning.movement import MovementPruning
+from adaptkit.pruning.n_m import NMPruning
 from adaptkit.pruning.structured import StructuredPruning
 
-__all__ = ["DepthPruning", "GradualPruning", "MagnitudePruning", "MovementPruning", "StructuredPruning"]
+__all__ = ["DepthPruning", "GradualPruning", "MagnitudePruning", "MovementPruning", "NMPruning", "StructuredPruning"]

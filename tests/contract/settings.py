@@ -6,6 +6,7 @@ SETTINGS = {
     "prune.magnitude": {"sparsity": 0.8},
     "prune.gradual": {"epochs": 2, "fit": {"learning_rate": 0.01}},
     "prune.movement": {"epochs": 2, "fit": {"learning_rate": 0.01}},
+    "prune.n_m": {},
     "distill.logits": {"epochs": 0.5, "fit": {"learning_rate": 0.01}},
     "distill.features": {"epochs": 0.5, "fit": {"learning_rate": 0.01}},
     "distill.decoupled": {"epochs": 0.5, "fit": {"learning_rate": 0.01}},
