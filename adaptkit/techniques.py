@@ -13,6 +13,7 @@ from adaptkit.factorization.cp import CpFactorization
 from adaptkit.factorization.sparse_svd import SparseSvdFactorization
 from adaptkit.factorization.svd import SvdFactorization
 from adaptkit.factorization.tucker import TuckerFactorization
+from adaptkit.pruning.admm import ADMMPruning
 from adaptkit.pruning.depth import DepthPruning
 from adaptkit.pruning.gradual import GradualPruning
 from adaptkit.pruning.magnitude import MagnitudePruning
@@ -29,6 +30,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "prune.gradual": GradualPruning,
     "prune.movement": MovementPruning,
     "prune.n_m": NMPruning,
+    "prune.admm": ADMMPruning,
     "distill.logits": LogitDistillation,
     "distill.features": FeatureDistillation,
     "distill.decoupled": DecoupledDistillation,

@@ -1,5 +1,6 @@
 """Pruning: channels, whole blocks, single weights."""
 
+from adaptkit.pruning.admm import ADMMPruning
 from adaptkit.pruning.depth import DepthPruning
 from adaptkit.pruning.gradual import GradualPruning
 from adaptkit.pruning.magnitude import MagnitudePruning
@@ -7,4 +8,12 @@ from adaptkit.pruning.movement import MovementPruning
 from adaptkit.pruning.n_m import NMPruning
 from adaptkit.pruning.structured import StructuredPruning
 
-__all__ = ["DepthPruning", "GradualPruning", "MagnitudePruning", "MovementPruning", "NMPruning", "StructuredPruning"]
+__all__ = [
+    "ADMMPruning",
+    "DepthPruning",
+    "GradualPruning",
+    "MagnitudePruning",
+    "MovementPruning",
+    "NMPruning",
+    "StructuredPruning",
+]
