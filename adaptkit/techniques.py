@@ -19,6 +19,7 @@ from adaptkit.pruning.gradual import GradualPruning
 from adaptkit.pruning.magnitude import MagnitudePruning
 from adaptkit.pruning.movement import MovementPruning
 from adaptkit.pruning.n_m import NMPruning
+from adaptkit.pruning.single_shot import SingleShotPruning
 from adaptkit.pruning.structured import StructuredPruning
 from adaptkit.quantization.static import StaticQuantization
 from adaptkit.technique import Technique
@@ -31,6 +32,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "prune.movement": MovementPruning,
     "prune.n_m": NMPruning,
     "prune.admm": ADMMPruning,
+    "prune.single_shot": SingleShotPruning,
     "distill.logits": LogitDistillation,
     "distill.features": FeatureDistillation,
     "distill.decoupled": DecoupledDistillation,

@@ -6,6 +6,7 @@ from adaptkit.pruning.gradual import GradualPruning
 from adaptkit.pruning.magnitude import MagnitudePruning
 from adaptkit.pruning.movement import MovementPruning
 from adaptkit.pruning.n_m import NMPruning
+from adaptkit.pruning.single_shot import SingleShotPruning
 from adaptkit.pruning.structured import StructuredPruning
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "MagnitudePruning",
     "MovementPruning",
     "NMPruning",
+    "SingleShotPruning",
     "StructuredPruning",
 ]

@@ -8,6 +8,7 @@ SETTINGS = {
     "prune.movement": {"epochs": 2, "fit": {"learning_rate": 0.01}},
     "prune.n_m": {},
     "prune.admm": {"data": "synthetic", "samples": 16, "rounds": 5},
+    "prune.single_shot": {"epochs": 2, "fit": {"learning_rate": 0.01}},
     "distill.logits": {"epochs": 0.5, "fit": {"learning_rate": 0.01}},
     "distill.features": {"epochs": 0.5, "fit": {"learning_rate": 0.01}},
     "distill.decoupled": {"epochs": 0.5, "fit": {"learning_rate": 0.01}},
