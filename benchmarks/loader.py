@@ -35,8 +35,8 @@ from adaptkit.training.fit import fit
 from adaptkit.training.settings import FitSettings
 
 BATCH_SIZE = 128
-BATCHES = 2
-TURNS = 12
+BATCHES = 5
+TURNS = 6
 RESULT = RESULTS / "loader.json"
 
 
