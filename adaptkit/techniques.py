@@ -16,6 +16,7 @@ from adaptkit.factorization.tucker import TuckerFactorization
 from adaptkit.pruning.admm import ADMMPruning
 from adaptkit.pruning.depth import DepthPruning
 from adaptkit.pruning.gradual import GradualPruning
+from adaptkit.pruning.load_balanced import LoadBalancedPruning
 from adaptkit.pruning.magnitude import MagnitudePruning
 from adaptkit.pruning.movement import MovementPruning
 from adaptkit.pruning.n_m import NMPruning
@@ -29,8 +30,9 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "prune.depth": DepthPruning,
     "prune.magnitude": MagnitudePruning,
     "prune.gradual": GradualPruning,
-    "prune.movement": MovementPruning,
+    "prune.load_balanced": LoadBalancedPruning,
     "prune.n_m": NMPruning,
+    "prune.movement": MovementPruning,
     "prune.admm": ADMMPruning,
     "prune.single_shot": SingleShotPruning,
     "distill.logits": LogitDistillation,

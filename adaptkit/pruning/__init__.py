@@ -3,6 +3,7 @@
 from adaptkit.pruning.admm import ADMMPruning
 from adaptkit.pruning.depth import DepthPruning
 from adaptkit.pruning.gradual import GradualPruning
+from adaptkit.pruning.load_balanced import LoadBalancedPruning
 from adaptkit.pruning.magnitude import MagnitudePruning
 from adaptkit.pruning.movement import MovementPruning
 from adaptkit.pruning.n_m import NMPruning
@@ -13,6 +14,7 @@ __all__ = [
     "ADMMPruning",
     "DepthPruning",
     "GradualPruning",
+    "LoadBalancedPruning",
     "MagnitudePruning",
     "MovementPruning",
     "NMPruning",
