@@ -84,6 +84,7 @@ class FeatureDistillation(SoftDistillation):
                     hint_loss(*to_same_resolution(regressor(ours[pair.student]), theirs[pair.teacher]))
                     for pair, regressor in zip(pairs, trained.regressors, strict=True)
                 ]
-                return self.outputs_loss(output, wanted, y) + self.weight * trained.hint_weight * torch.stack(hints).mean(), output
+                hint = self.weight * trained.hint_weight * torch.stack(hints).mean()
+                return self.outputs_loss(output, wanted, y) + hint, output
 
             yield trained, loss
