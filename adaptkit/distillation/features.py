@@ -36,7 +36,7 @@ class FeatureDistillation(SoftDistillation):
 
     name: ClassVar[str] = "distill.features"
 
-    weight: Annotated[float, Field(gt=0)] = Field(1.0, description="β: weight of the features at the start; it falls to 0.")
+    weight: Annotated[float, Field(gt=0)] = Field(1.0, description="β: weight of the features at first; it falls to 0.")
     layers: dict[str, str] | None = Field(
         None,
         description="Layer of the student to layer of the teacher. Where none are named: the blocks of the same name, "
