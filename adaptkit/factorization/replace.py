@@ -42,13 +42,15 @@ def factorize(technique: Factorization, model: nn.Module, context: Context) -> n
     ranks = choose_ranks(technique, candidates, times)
     for number, candidate in enumerate(candidates):
         chosen = ranks[candidate.name]
-        reason = chosen if isinstance(chosen, str) else _objection(technique, candidate, chosen, times)
-        if isinstance(chosen, str) or reason is not None:
-            left[candidate.name] = str(reason)
+        if isinstance(chosen, str):
+            left[candidate.name] = chosen
+        elif reason := _objection(technique, candidate, chosen, times):
+            left[candidate.name] = reason
         else:
             replaced.append(_replace(model, candidate, chosen))
         progress.update(number + 1, len(candidates), candidate.name)
     context.notes.extend(_notes(technique.name, replaced, left))
+    context.notes.extend(_missed(technique, sum(candidate.shape.macs for candidate in candidates), replaced))
     return model
 
 
@@ -132,6 +134,17 @@ def _notes(technique: str, replaced: list[_Replaced], left: Mapping[str, str]) -
         reasons[reason].append(name)
     notes += [f"{technique}: left alone, because {reason}: {', '.join(names)}" for reason, names in reasons.items()]
     return notes
+
+
+def _missed(technique: Factorization, macs: int, replaced: list[_Replaced]) -> list[str]:
+    rule, value = technique.rule()
+    wanted = float(value) if rule == "macs" else 1.0
+    kept = 1 - sum(layer.macs[0] - layer.macs[1] for layer in replaced) / max(macs, 1)
+    if kept <= wanted:
+        return []
+    return [
+        f"{technique.name}: macs: {wanted:g} is missed, because of the layers that were left alone: {kept:.3g} stay"
+    ]
 
 
 def _rank(ranks: Ranks) -> str:

@@ -91,13 +91,15 @@ def test_tucker_lies_between_the_bounds_that_slow_decompositions_give(out, input
     assert error <= hosvd_error(weight.numpy(), ranks) + 1e-3
 
 
-@pytest.mark.parametrize("ranks", [(4, 4), (12, 6), (6, 16), (24, 16)])
-def test_tucker_is_as_good_as_tensorly(ranks):
-    weight = normal(24, 16, 3, 3) * torch.linspace(1, 0.05, 24)[:, None, None, None]
+@pytest.mark.parametrize("least", [1.0, 0.05])
+@pytest.mark.parametrize("ranks", [(20, 20), (8, 16), (24, 4), (40, 40)])
+def test_tucker_is_as_good_as_tensorly(ranks, least):
+    """Where all singular values are about alike, only iteration comes as close."""
+    weight = normal(40, 40, 3, 3) * torch.linspace(1, least, 40)[:, None, None, None]
     with tensorly.backend_context("pytorch"):
         (core, (out_vectors, in_vectors)), _ = partial_tucker(weight, rank=list(ranks), modes=[0, 1])
     theirs = relative(composed(core, out_vectors, in_vectors), weight)
-    assert relative(composed(*tucker2(weight, ranks)), weight) == pytest.approx(theirs, abs=3e-3)
+    assert relative(composed(*tucker2(weight, ranks)), weight) == pytest.approx(theirs, abs=2e-3)
 
 
 def test_tucker_finds_an_exact_decomposition():

@@ -150,6 +150,14 @@ def test_what_is_no_faster_is_put_back_and_the_report_says_so(timer):
     assert len(asked) == len({str(call) for call in asked})
 
 
+def test_a_budget_that_is_missed_because_layers_stay_is_said(timer):
+    for slower, missed in ((64, True), (1000, False)):
+        timer(lambda layer, _parts, slower=slower: 1.25 if layer.out_channels == slower else 0.5)
+        where = context()
+        TuckerFactorization(macs=0.5, round_to=4).apply(decaying(resnet_digits()), where)
+        assert ("factorize.tucker: macs: 0.5 is missed" in said(where)) == missed
+
+
 def test_without_timing_nothing_is_timed(timer):
     asked = timer()
     SvdFactorization(undo_slower=False).apply(resnet_digits().eval(), context())
