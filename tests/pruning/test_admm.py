@@ -99,7 +99,7 @@ def test_a_budget_is_shared_as_the_best_of_all_ways_to():
 def test_renewal_is_that_of_the_textbook():
     net = nn.Sequential(nn.Linear(4, 3))
     state = Admm(net, {"0.weight": ConstraintSet("element", 4)}, rho=0.5, growth=2.0, rounds=3)
-    w = net[0].weight
+    w = net[0].weight.requires_grad_(False)
     z, u, rho = ConstraintSet("element", 4).project(w.detach()), torch.zeros(3, 4), 0.5
     for number in range(3):
         with torch.no_grad():
