@@ -9,6 +9,7 @@ from adaptkit.distillation.features import FeatureDistillation
 from adaptkit.distillation.lifelong import LifelongDistillation
 from adaptkit.distillation.logits import LogitDistillation
 from adaptkit.distillation.multi_teacher import MultiTeacherDistillation
+from adaptkit.distillation.quantized import QuantizedDistillation
 from adaptkit.factorization.cp import CpFactorization
 from adaptkit.factorization.sparse_svd import SparseSvdFactorization
 from adaptkit.factorization.svd import SvdFactorization
@@ -22,7 +23,12 @@ from adaptkit.pruning.movement import MovementPruning
 from adaptkit.pruning.n_m import NMPruning
 from adaptkit.pruning.single_shot import SingleShotPruning
 from adaptkit.pruning.structured import StructuredPruning
+from adaptkit.quantization.dynamic import DynamicQuantization
+from adaptkit.quantization.mixed import MixedPrecision
+from adaptkit.quantization.partial_sums import PartialSumQuantization
+from adaptkit.quantization.qat import QuantizationAwareTraining
 from adaptkit.quantization.static import StaticQuantization
+from adaptkit.quantization.weight_only import WeightOnlyQuantization
 from adaptkit.technique import Technique
 
 TECHNIQUES: dict[str, type[Technique]] = {
@@ -44,9 +50,15 @@ TECHNIQUES: dict[str, type[Technique]] = {
     "distill.adversarial": AdversarialDistillation,
     "distill.cross_modal": CrossModalDistillation,
     "distill.lifelong": LifelongDistillation,
+    "distill.quantized": QuantizedDistillation,
     "factorize.svd": SvdFactorization,
     "factorize.sparse_svd": SparseSvdFactorization,
     "factorize.tucker": TuckerFactorization,
     "factorize.cp": CpFactorization,
     "quantize.static": StaticQuantization,
+    "quantize.dynamic": DynamicQuantization,
+    "quantize.weight_only": WeightOnlyQuantization,
+    "quantize.qat": QuantizationAwareTraining,
+    "quantize.mixed": MixedPrecision,
+    "quantize.partial_sums": PartialSumQuantization,
 }

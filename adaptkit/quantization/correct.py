@@ -30,7 +30,7 @@ def correct_biases(quantized: QuantizedModel, samples: Iterable[tuple[Tensor, ..
         The number of layers corrected.
     """
     captured, module = quantized.simulator.captured, quantized.simulator.module
-    biases = {layer: name for layer in _layers(module) if (name := _bias(layer, captured.state))}
+    biases = {layer: name for layer in quantized_layers(module) if (name := bias_parameter(layer, captured.state))}
     means = _means(quantized, {_source(layer, 0) for layer in biases}, samples)
     values = fixed_values(captured, quantized.model)
     for layer, name in biases.items():
@@ -42,7 +42,9 @@ def correct_biases(quantized: QuantizedModel, samples: Iterable[tuple[Tensor, ..
     return len(biases)
 
 
-def _layers(module: fx.GraphModule) -> list[fx.Node]:
+def quantized_layers(module: fx.GraphModule) -> list[fx.Node]:
+    """List the layers of a simulator's graph whose weights are rounded."""
+
     def rounds_weight(node: fx.Node) -> bool:
         weight = node.args[1] if len(node.args) > 1 else None
         if not isinstance(weight, fx.Node) or weight.op != "call_module" or node.op != "call_function":
@@ -52,7 +54,7 @@ def _layers(module: fx.GraphModule) -> list[fx.Node]:
     return [node for node in module.graph.nodes if rounds_weight(node)]
 
 
-def _bias(layer: fx.Node, state: dict[str, str]) -> str:
+def bias_parameter(layer: fx.Node, state: dict[str, str]) -> str:
     """Name the parameter a correction can be added to, '' where there is none."""
     bias = layer.args[2] if len(layer.args) > 2 else None
     source = bias.args[0] if isinstance(bias, fx.Node) and bias.op == "call_module" else None

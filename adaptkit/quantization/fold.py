@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import operator
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -77,6 +79,37 @@ def fold_graph(captured: Captured) -> None:
             whole.meta = dict(norm.meta)
         _replace(norm, whole)
     graph.lint()
+
+
+@dataclass(frozen=True)
+class FoldedNorm:
+    """What the folding of a layer reads.
+
+    Args:
+        weight: The layer's own weight.
+        gamma: γ, None for ones.
+        beta: β, None for zeros.
+        mean: μ.
+        variance: σ².
+        eps: As in the normalization.
+    """
+
+    weight: fx.Node
+    gamma: fx.Node | None
+    beta: fx.Node | None
+    mean: fx.Node
+    variance: fx.Node
+    eps: float
+
+
+def folded_norm(layer: fx.Node) -> FoldedNorm | None:
+    """Find the normalization that was folded into a layer, behind the rounding of weight and bias if there is any."""
+    parts: list[Any] = list(layer.args[1:3])
+    weight, bias = (part.args[0] if part is not None and part.op == "call_module" else part for part in parts)
+    if weight.target is not folded_weight:
+        return None
+    gamma, beta, mean, variance = bias.args[1]
+    return FoldedNorm(weight.args[0], gamma, beta, mean, variance, float(bias.args[2]))
 
 
 def foldable(graph: fx.Graph) -> list[tuple[fx.Node, fx.Node]]:

@@ -15,6 +15,7 @@ CONVOLUTIONS = {aten.conv1d.default, aten.conv2d.default, aten.conv2d.padding}
 LAYERS = CONVOLUTIONS | {aten.linear.default}
 # A layer's activation function that only clips: ONNX Runtime leaves it to the rounding that follows.
 CLIPS = {aten.relu.default, aten.relu6.default, aten.hardtanh.default, aten.clamp.default, aten.clamp_min.default}
+CLIPS_ABOVE = CLIPS - {aten.relu.default, aten.clamp_min.default}
 # These only move values about, and so keep the grid of their input.
 MOVES = {
     aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int, aten.permute.default,

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from adaptkit.errors import ModelError
 
-VERSION = 1
+VERSION = 2
+
+Overflow = Literal["saturate", "wrap"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,9 @@ class Grid:
         zero_point: As many as scales.
         bits: 8 or fewer for weights and activations (stored in 8), 32 for biases.
         signed: Whether q may be negative.
-        axis: The channel dimension, None for one scale.
+        axis: The channel dimension, None for one scale. With blocks 0: a weight counts as a matrix out × K then.
+        block: One scale for each `block` neighbours of the K weights of an output channel, the last block may be short.
+        odd: Only odd integers, -(2ᵇ - 1) … 2ᵇ - 1: with one or two bits, a level at zero would be a waste.
 
     Example:
         >>> grid = Grid((0.5,), (128,), bits=8, signed=False)
@@ -33,6 +38,8 @@ class Grid:
     bits: int = 8
     signed: bool = True
     axis: int | None = None
+    odd: bool = False
+    block: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse a table whose parts do not fit together."""
@@ -42,18 +49,41 @@ class Grid:
             raise ModelError(f"{len(self.scale)} scales need an axis")
         if not all(0 < scale < float("inf") for scale in self.scale):
             raise ModelError(f"scales must be positive and finite: got {min(self.scale)} … {max(self.scale)}")
+        if self.odd and (not self.signed or any(self.zero_point) or self.bits > 7):
+            raise ModelError("a grid of odd integers is signed, symmetric and of at most 7 bits")
         if not all(self.lowest <= zero <= self.highest for zero in self.zero_point):
             raise ModelError(f"zero points must be between {self.lowest} and {self.highest}: got {self.zero_point}")
 
     @property
     def lowest(self) -> int:
         """The smallest integer of the grid."""
+        if self.odd:
+            return 1 - (1 << self.bits)
         return -(1 << self.bits - 1) if self.signed else 0
 
     @property
     def highest(self) -> int:
         """The largest integer of the grid."""
+        if self.odd:
+            return (1 << self.bits) - 1
         return (1 << self.bits - 1) - 1 if self.signed else (1 << self.bits) - 1
+
+
+@dataclass(frozen=True)
+class Accumulator:
+    """How the products of a layer are summed in an accelerator.
+
+    Args:
+        bits: Width of a partial sum that is kept, two's complement.
+        tile: Products that are summed exactly before they are added to it.
+        overflow: Whether a sum that does not fit stops at the end of the range or wraps around.
+        shift: Lowest bits that are dropped before a sum is kept; the kept one counts in steps of 2^shift.
+    """
+
+    bits: int
+    tile: int
+    overflow: Overflow = "saturate"
+    shift: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,6 +97,9 @@ class QuantizationPlan:
     Args:
         tensors: Key to grid.
         inputs: Shapes of the example inputs the model was captured with, batch first.
+        dynamic: Names of linear layers whose input gets its range anew in every call.
+        formats: Key of a weight that is stored in 16 bits to "float16" or "bfloat16".
+        accumulators: Name of a layer to how its partial sums are kept; 32 bits where it has none.
 
     Example:
         >>> plan = QuantizationPlan({"relu": Grid((0.1,), (0,), signed=False)}, ((1, 3, 32, 32),))
@@ -76,11 +109,26 @@ class QuantizationPlan:
 
     tensors: Mapping[str, Grid] = field(default_factory=dict)
     inputs: tuple[tuple[int, ...], ...] = ()
+    dynamic: tuple[str, ...] = ()
+    formats: Mapping[str, str] = field(default_factory=dict)
+    accumulators: Mapping[str, Accumulator] = field(default_factory=dict)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All tensors that are rounded, in the order in which the simulator gets its modules."""
+        return (*self.tensors, *self.formats, *(f"{layer}.input" for layer in self.dynamic))
 
     def to_json(self) -> str:
         """Write the plan as one JSON document; the same plan gives the same text."""
-        tensors = {key: asdict(grid) for key, grid in sorted(self.tensors.items())}
-        return json.dumps({"version": VERSION, "inputs": self.inputs, "tensors": tensors}, sort_keys=True)
+        document = {
+            "version": VERSION,
+            "inputs": self.inputs,
+            "tensors": {key: asdict(grid) for key, grid in self.tensors.items()},
+            "dynamic": self.dynamic,
+            "formats": dict(self.formats),
+            "accumulators": {key: asdict(accumulator) for key, accumulator in self.accumulators.items()},
+        }
+        return json.dumps(document, sort_keys=True)
 
     @staticmethod
     def from_json(text: str) -> QuantizationPlan:
@@ -95,11 +143,14 @@ class QuantizationPlan:
                 raise ModelError(f"quantization plan of version {document['version']}: this adaptkit reads {VERSION}")
             tensors = {key: _grid(entry) for key, entry in document["tensors"].items()}
             inputs = tuple(tuple(int(size) for size in shape) for shape in document["inputs"])
+            accumulators = {key: Accumulator(**entry) for key, entry in document["accumulators"].items()}
+            return QuantizationPlan(
+                tensors, inputs, tuple(document["dynamic"]), dict(document["formats"]), accumulators
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"the quantization plan is damaged ({error}): quantize the model again") from error
-        return QuantizationPlan(tensors, inputs)
 
 
-def _grid(entry: dict[str, object]) -> Grid:
+def _grid(entry: dict[str, Any]) -> Grid:
     scale, zero_point = entry.pop("scale"), entry.pop("zero_point")
-    return Grid(tuple(scale), tuple(zero_point), **entry)  # type: ignore[arg-type]
+    return Grid(tuple(scale), tuple(zero_point), **entry)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor, fx, nn
 
@@ -15,20 +16,26 @@ from adaptkit.quantization.weights import bias_grid, is_depthwise, roomy, weight
 
 @dataclass(frozen=True)
 class Rounding:
-    """How grids are chosen; the fields are those of StaticQuantization.
+    """How grids are chosen; the fields are those of the techniques.
 
     Args:
         ranges: How the range of an activation is found.
         percentile: Share of the values to keep, in percent, for ranges="percentile".
         signed: Whether activations are int8 instead of uint8.
-        weight_bits: 8, 7, or None for eight bits that cannot saturate.
+        symmetric: Whether the zero of an activation's grid lies in its middle.
+        activation_bits: 2 to 8.
+        weight_bits: 1 to 8, or None for eight bits that cannot saturate.
+        layer_bits: Names of layers in the graph that have other weight bits.
         per_channel: One weight scale an output channel, or one a layer.
     """
 
     ranges: Method = "mse"
     percentile: float = 99.99
     signed: bool = False
+    symmetric: bool = False
+    activation_bits: int = 8
     weight_bits: int | None = None
+    layer_bits: Mapping[str, int] = field(default_factory=dict)
     per_channel: bool = True
 
 
@@ -59,15 +66,18 @@ def make_plan(
         found: A histogram for every group of activations.
         rounding: How grids are chosen.
     """
-    shared = {
-        group: activation_grid(find_range(histogram, rounding.ranges, rounding.percentile), rounding.signed)
-        for group, histogram in found.items()
-    }
+    shared = {group: _activation(histogram, rounding) for group, histogram in found.items()}
     tensors = {name: shared[group] for name, group in placement.groups.items()}
     values = fixed_values(captured, model)
     for layer in placement.layers:
         tensors.update(_layer_grids(layer, values, tensors, rounding))
     return QuantizationPlan(tensors)
+
+
+def _activation(histogram: Histogram, rounding: Rounding) -> Grid:
+    bits = rounding.activation_bits
+    interval = find_range(histogram, rounding.ranges, rounding.percentile, levels=1 << bits)
+    return activation_grid(interval, rounding.signed, bits, rounding.symmetric)
 
 
 def _layer_grids(
@@ -79,7 +89,8 @@ def _layer_grids(
     assert isinstance(weight, fx.Node)
     value, groups = values[weight.name], layer.args[6] if len(layer.args) > 6 else 1
     depthwise = is_depthwise(tuple(value.shape), int(str(groups)))
-    grid = weight_grid(value, rounding.weight_bits, rounding.per_channel, depthwise)
+    bits = rounding.layer_bits.get(layer.name, rounding.weight_bits)
+    grid = weight_grid(value, bits, rounding.per_channel, depthwise)
     if not isinstance(bias, fx.Node):
         return {f"{layer.name}.weight": grid}
     input_scale = tensors[x.name].scale[0]

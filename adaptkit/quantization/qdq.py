@@ -6,20 +6,28 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from adaptkit.errors import ModelError
+from adaptkit.quantization.matmuls import multiply_blocks, multiply_dynamic
+from adaptkit.quantization.packing import UNPACK, add_unpack, pack_bits, unpack_constants
 from adaptkit.quantization.plan import Grid, QuantizationPlan
 from adaptkit.quantization.simulate import DOMAIN, MARKER
 
 _Array = np.ndarray[Any, Any]
+_BYTE = 8
+_INTEGERS = {4: TensorProto.INT4, 8: TensorProto.INT8}
+_BLOCK_OPSET, _BLOCK_IR = 21, 10
+_HALF = {"float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
 
 
 def insert_qdq(proto: onnx.ModelProto, plan: QuantizationPlan) -> onnx.ModelProto:
     """Replace the markers of an exported graph.
 
     An activation becomes Q → DQ; a weight or bias is stored as integers, followed by DQ (int32 for a bias, with
-    scale s_x · s_w, as ONNX Runtime's integer kernels expect). Rounding is that of ONNX: half to even.
+    scale s_x · s_w, as ONNX Runtime's integer kernels expect). Rounding is that of ONNX: half to even. Weights of fewer
+    than eight bits are packed (`packing`), except for blocks of four bits, which ONNX has a type for. A weight in 16
+    bits of floating point is followed by a Cast, an input whose range is found in every call by MatMulInteger.
 
     Args:
         proto: What the exporter made of `QuantizedModel.export_model()`; unchanged by this.
@@ -32,14 +40,28 @@ def insert_qdq(proto: onnx.ModelProto, plan: QuantizationPlan) -> onnx.ModelProt
     result.CopyFrom(proto)
     graph = result.graph
     _Inserter(graph, plan).run()
+    multiply_blocks(graph)
+    multiply_dynamic(graph)
     _pool_means(graph)
     _pad_integers(graph)
     _drop_unused(graph)
-    kept = [entry for entry in result.opset_import if entry.domain != DOMAIN]
-    del result.opset_import[:]
-    result.opset_import.extend(kept)
+    _declare(result)
     onnx.checker.check_model(result)
     return result
+
+
+def _declare(proto: onnx.ModelProto) -> None:
+    """Name the operator sets the nodes are from: int4 and blocks came with 21, Unpack is our own."""
+    kept = [entry for entry in proto.opset_import if entry.domain != DOMAIN]
+    blocks = any(attribute.name == "block_size" for node in proto.graph.node for attribute in node.attribute)
+    for entry in kept:
+        if blocks and not entry.domain:
+            entry.version = max(entry.version, _BLOCK_OPSET)
+            proto.ir_version = max(proto.ir_version, _BLOCK_IR)
+    del proto.opset_import[:]
+    proto.opset_import.extend(kept)
+    if any(node.op_type == UNPACK for node in proto.graph.node):
+        add_unpack(proto)
 
 
 def to_integers(value: _Array, grid: Grid) -> _Array:
@@ -50,12 +72,16 @@ def to_integers(value: _Array, grid: Grid) -> _Array:
         array([  1, -36], dtype=int8)
     """
     scale, zero = np.array(grid.scale, np.float32), np.array(grid.zero_point)
-    if grid.axis is not None:
+    if grid.block is not None:
+        scale = np.repeat(scale.reshape(len(value), -1), grid.block, 1)[:, : value[0].size].reshape(value.shape)
+        zero = np.array(0)
+    elif grid.axis is not None:
         shape = [-1 if axis == grid.axis else 1 for axis in range(value.ndim)]
         scale, zero = scale.reshape(shape), zero.reshape(shape)
     # The torch kernels multiply by the inverse; the last bit decides where a value lies halfway.
     scaled = value * (np.float32(1) / scale) if grid.bits <= 8 else value.astype(np.float64) / scale
-    integers: _Array = np.clip(np.rint(scaled) + zero, grid.lowest, grid.highest).astype(storage(grid))
+    rounded = 2 * np.floor(scaled / 2) + 1 if grid.odd else np.rint(scaled)
+    integers: _Array = np.clip(rounded + zero, grid.lowest, grid.highest).astype(storage(grid))
     return integers
 
 
@@ -82,19 +108,84 @@ class _Inserter:
 
     def _replacement(self, marker: onnx.NodeProto) -> list[onnx.NodeProto]:
         key = next(a.s.decode() for a in marker.attribute if a.name == "key")
+        source, target = marker.input[0], marker.output[0]
+        if key in self.plan.formats:
+            return [self._half(key, source, target)]
+        if key.endswith(".input"):
+            found = [f"{key}_quantized", f"{key}_scale", f"{key}_zero_point"]
+            # Only holds the place: `multiply_dynamic` takes both nodes into an integer product.
+            held = helper.make_node("DequantizeLinear", found, [target], f"{key}_dequantize")
+            return [helper.make_node("DynamicQuantizeLinear", [source], found, f"{key}_quantize"), held]
         if key not in self.plan.tensors:
             raise ModelError(f"the exported graph quantizes {key}, which the plan does not have")
         grid = self.plan.tensors[key]
-        source, target = marker.input[0], marker.output[0]
-        parameters = [self._add(f"{key}_scale", _shaped(np.array(grid.scale, np.float32), grid))]
-        parameters.append(self._add(f"{key}_zero_point", _shaped(np.array(grid.zero_point, storage(grid)), grid)))
-        axis: dict[str, Any] = {} if grid.axis is None else {"axis": grid.axis}
-        integers = f"{key}_quantized"
-        back = helper.make_node("DequantizeLinear", [integers, *parameters], [target], f"{key}_dequantize", **axis)
         if source in self.values:
-            self._add(integers, to_integers(numpy_helper.to_array(self.values[source]), grid))
+            return self._constant(key, numpy_helper.to_array(self.values[source]), grid, target)
+        parameters, integers = self._parameters(key, grid), f"{key}_quantized"
+        axis: dict[str, Any] = {} if grid.axis is None else {"axis": grid.axis}
+        clips, source = self._clip(key, grid, source)
+        return [
+            *clips,
+            helper.make_node("QuantizeLinear", [source, *parameters], [integers], f"{key}_quantize", **axis),
+            helper.make_node("DequantizeLinear", [integers, *parameters], [target], f"{key}_dequantize", **axis),
+        ]
+
+    def _clip(self, key: str, grid: Grid, source: str) -> tuple[list[onnx.NodeProto], str]:
+        """Clip to a grid of fewer bits, as QuantizeLinear clips to eight only; returns what is then to be rounded."""
+        if grid.bits == _BYTE:
+            return [], source
+        scale, zero = np.float32(grid.scale[0]), grid.zero_point[0]
+        ends = [
+            self._add(f"{key}_{name}", np.array(scale * np.float32(end - zero), np.float32))
+            for name, end in (("lowest", grid.lowest), ("highest", grid.highest))
+        ]
+        return [helper.make_node("Clip", [source, *ends], [f"{key}_clipped"], f"{key}_clip")], f"{key}_clipped"
+
+    def _constant(self, key: str, value: _Array, grid: Grid, target: str) -> list[onnx.NodeProto]:
+        integers, stored = f"{key}_quantized", to_integers(value, grid)
+        if grid.block is not None:
+            return self._blocks(key, stored, grid, target)
+        axis: dict[str, Any] = {} if grid.axis is None else {"axis": grid.axis}
+        back = helper.make_node(
+            "DequantizeLinear", [integers, *self._parameters(key, grid)], [target], f"{key}_dequantize", **axis
+        )
+        if grid.bits >= _BYTE:
+            self._add(integers, stored)
             return [back]
-        return [helper.make_node("QuantizeLinear", [source, *parameters], [integers], f"{key}_quantize", **axis), back]
+        inputs = [self._add(f"{key}_packed", pack_bits(stored, grid))]
+        inputs += [self._add(*entry) for entry in unpack_constants(grid, stored.shape).items()]
+        return [helper.make_node(UNPACK, inputs, [integers], f"{key}_unpack", domain=DOMAIN), back]
+
+    def _blocks(self, key: str, stored: _Array, grid: Grid, target: str) -> list[onnx.NodeProto]:
+        """Store a weight as a matrix out × K with blocks along K, and give it its shape afterwards."""
+        integers = stored.reshape(len(stored), -1)
+        scale = np.array(grid.scale, np.float32).reshape(len(stored), -1)
+        inputs = [
+            self._add(f"{key}_quantized", integers.astype(helper.tensor_dtype_to_np_dtype(_INTEGERS[grid.bits]))),
+            self._add(f"{key}_scale", scale),
+        ]
+        flat = target if stored.ndim == 2 else f"{key}_flat"
+        nodes = [
+            helper.make_node("DequantizeLinear", inputs, [flat], f"{key}_dequantize", axis=1, block_size=grid.block)
+        ]
+        if flat != target:
+            shape = self._add(f"{key}_shape", np.array(stored.shape, np.int64))
+            nodes.append(helper.make_node("Reshape", [flat, shape], [target], f"{key}_reshape"))
+        return nodes
+
+    def _half(self, key: str, source: str, target: str) -> onnx.NodeProto:
+        kind = _HALF[self.plan.formats[key]]
+        largest = 65504.0 if kind == TensorProto.FLOAT16 else np.finfo(np.float32).max
+        value = np.clip(numpy_helper.to_array(self.values[source]), -largest, largest)
+        narrow = self._add(f"{key}_half", value.astype(helper.tensor_dtype_to_np_dtype(kind)))
+        return helper.make_node("Cast", [narrow], [target], f"{key}_cast", to=TensorProto.FLOAT)
+
+    def _parameters(self, key: str, grid: Grid) -> list[str]:
+        scale = self._add(f"{key}_scale", _shaped(np.array(grid.scale, np.float32), grid))
+        zero = _shaped(np.array(grid.zero_point, storage(grid)), grid)
+        # Symmetric layers of one width share their zeros.
+        name = f"{key}_zero_point" if zero.any() or grid.axis is None else f"zeros_{zero.dtype}_{len(zero)}"
+        return [scale, self._add(name, zero)]
 
     def _add(self, name: str, value: _Array) -> str:
         if name not in self.known:

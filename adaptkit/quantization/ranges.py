@@ -122,18 +122,25 @@ def _divergence(histogram: Histogram, interval: Interval, levels: int) -> float:
     return float((p[seen] * (p[seen] / q[seen].clamp(min=1e-12)).log()).sum())
 
 
-def activation_grid(interval: Interval, signed: bool = False, bits: int = 8) -> Grid:
-    """Lay an asymmetric grid over an interval; zero is one of its values exactly.
+def activation_grid(interval: Interval, signed: bool = False, bits: int = 8, symmetric: bool = False) -> Grid:
+    """Lay a grid over an interval; zero is one of its values exactly.
+
+    A symmetric grid has its zero in the middle; of an interval with no negative values it then uses one half.
 
     The scale is rounded towards zero, so that the grid never reaches beyond an activation function's own bound (6 in
     ReLU6): ONNX Runtime drops a Clip only then.
 
     Example:
         >>> activation_grid((0.0, 255.0))
-        Grid(scale=(1.0,), zero_point=(0,), bits=8, signed=False, axis=None)
+        Grid(scale=(1.0,), zero_point=(0,), bits=8, signed=False, axis=None, odd=False)
+        >>> activation_grid((-1.0, 12.7), symmetric=True).zero_point
+        (128,)
     """
     low, high = min(interval[0], 0.0), max(interval[1], 0.0)
     levels = (1 << bits) - 1
+    if symmetric:
+        high = max(-low, high)
+        low = -high * (levels + 1) / (levels - 1)
     scale = torch.tensor(max((high - low) / levels, 1e-10), dtype=torch.float32)
     zero = min(max(round(-low / float(scale)), 0), levels)
     if float(scale * (levels - zero)) > high > 0:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from adaptkit.errors import ModelError
+from adaptkit.quantization.accumulators import PartialSums
 from adaptkit.quantization.capture import Captured, capture, fixed_values
 from adaptkit.quantization.fold import fold_graph
 from adaptkit.quantization.placement import moved_from
@@ -45,6 +47,11 @@ class FakeQuantize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Round a tensor; its shape stays."""
         grid = self.grid
+        if grid.odd or grid.block is not None:
+            scale = along(self.scale, grid, x)
+            scaled = x.detach() * (1 / scale)
+            rounded = 2 * torch.floor(scaled / 2) + 1 if grid.odd else torch.round(scaled)
+            return rounded.clamp(grid.lowest, grid.highest) * scale + (x - x.detach())
         if grid.bits > 8:
             scale = self.scale.double()
             rounded = (torch.round(x.double() / scale) * scale).to(x.dtype)
@@ -54,6 +61,61 @@ class FakeQuantize(nn.Module):
         return torch.fake_quantize_per_channel_affine(
             x, self.scale, self.zero_point, grid.axis, grid.lowest, grid.highest
         )
+
+
+def along(scale: Tensor, grid: Grid, x: Tensor) -> Tensor:
+    """Shape the scales of a grid so that they multiply a tensor.
+
+    Example:
+        >>> along(torch.ones(3), Grid((1.0,) * 3, (0,) * 3, axis=0), torch.zeros(3, 2, 2)).shape
+        torch.Size([3, 1, 1])
+        >>> blocks = Grid((1.0,) * 4, (0,) * 4, axis=0, block=2)
+        >>> along(torch.arange(4.0), blocks, torch.zeros(2, 3))
+        tensor([[0., 0., 1.],
+                [2., 2., 3.]])
+    """
+    if grid.block is not None:
+        spread = scale.reshape(len(x), -1).repeat_interleave(grid.block, 1)
+        return spread[:, : x[0].numel()].reshape(x.shape)
+    return scale.reshape([-1 if grid.axis == dim else 1 for dim in range(x.dim())])
+
+
+class DynamicQuantize(nn.Module):
+    """Round to the 256 values that span what a tensor holds, and zero, as ONNX's DynamicQuantizeLinear does.
+
+    Example:
+        >>> DynamicQuantize()(torch.tensor([0.0, 0.3, 25.5]))
+        tensor([ 0.0000,  0.3000, 25.5000])
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Round a tensor; gradients pass straight through."""
+        low, high = x.detach().amin().clamp(max=0), x.detach().amax().clamp(min=0)
+        scale = ((high - low) / 255).clamp(min=torch.finfo(torch.float32).tiny)
+        zero = torch.round(-low / scale)
+        rounded = (torch.round(x.detach() / scale) + zero).clamp(0, 255)
+        return (rounded - zero) * scale + (x - x.detach())
+
+
+class HalfPrecision(nn.Module):
+    """Round to what 16 bits of floating point hold; beyond their largest value to that.
+
+    Args:
+        kind: "float16" or "bfloat16".
+
+    Example:
+        >>> HalfPrecision("float16")(torch.tensor([1e-9, 1.0, 1e9]))
+        tensor([    0.,     1., 65504.])
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.dtype = {"float16": torch.float16, "bfloat16": torch.bfloat16}[kind]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Round a tensor; gradients pass straight through."""
+        largest = torch.finfo(self.dtype).max
+        return x.detach().clamp(-largest, largest).to(self.dtype).to(x.dtype) + (x - x.detach())
 
 
 class Marker(nn.Module):
@@ -72,19 +134,35 @@ class Marker(nn.Module):
 
 
 class Simulator:
-    """The captured graph with a module at every quantized tensor; not a module itself, so it adds no state."""
+    """The captured graph with a module at every quantized tensor; not a module itself, so it adds no state.
+
+    Args:
+        captured: The model's graph, normalizations folded; it is changed.
+        plan: The grids.
+    """
 
     def __init__(self, captured: Captured, plan: QuantizationPlan) -> None:
         self.captured = captured
-        moved = {node.name: source.name for node in captured.graph.nodes if (source := moved_from(node)) is not None}
-        root = nn.Module()
+        nodes = captured.graph.nodes
+        self.moved = {node.name: source.name for node in nodes if (source := moved_from(node)) is not None}
         self.keys = insert_modules(captured.graph, plan)
+        self._fill(plan)
+
+    def replanned(self, plan: QuantizationPlan) -> Simulator:
+        """Return one for other grids of the same tensors; the graph is shared."""
+        other = copy.copy(self)
+        other._fill(plan)
+        return other
+
+    def _fill(self, plan: QuantizationPlan) -> None:
+        """Put a module behind every tensor of the plan."""
+        graph, root = self.captured.graph, nn.Module()
         for name, key in self.keys.items():
-            grid = plan.tensors[key]
             # What has only moved is on its grid already.
-            on_grid = plan.tensors.get(moved.get(key, "")) == grid
-            root.add_module(name, nn.Identity() if on_grid else FakeQuantize(grid))
-        self.module = fx.GraphModule(root, captured.graph)
+            on_grid = key in plan.tensors and plan.tensors.get(self.moved.get(key, "")) == plan.tensors[key]
+            root.add_module(name, nn.Identity() if on_grid else _rounding(key, plan))
+        self.sums = _accumulate(graph, plan, self.keys, root)
+        self.module = fx.GraphModule(root, graph)
 
     def __deepcopy__(self, memo: dict[int, object]) -> Simulator:
         """Share: the parameters come in with every call, nothing here changes."""
@@ -106,22 +184,26 @@ class QuantizedModel(nn.Module):
     Args:
         model: The float model; kept, not copied.
         plan: Made for this model by a quantization technique.
-        captured: The model's graph, normalizations folded, where the caller has it; it is changed. Captured where None.
+        simulator: Of this model and plan, where the caller has it; the model is captured where None.
 
     Raises:
         ModelError: The model cannot be captured, or the plan was made for another one.
     """
 
-    def __init__(self, model: nn.Module, plan: QuantizationPlan, captured: Captured | None = None) -> None:
+    def __init__(self, model: nn.Module, plan: QuantizationPlan, simulator: Simulator | None = None) -> None:
         super().__init__()
         self.model = model
         self.plan = plan
-        self.simulator = Simulator(captured or captured_and_folded(model, plan.inputs), plan)
+        self.simulator = simulator or Simulator(captured_and_folded(model, plan.inputs), plan)
         self.train(model.training)
 
     def forward(self, *inputs: Tensor) -> Any:
         """Simulate the integer model; same shapes as the float model."""
         return self.simulator.run(self.model, inputs)
+
+    def replanned(self, plan: QuantizationPlan) -> QuantizedModel:
+        """Return the same model under other grids of the same tensors, without capturing it again."""
+        return QuantizedModel(self.model, plan, self.simulator.replanned(plan)).train(self.training)
 
     def export_model(self) -> nn.Module:
         """Return the model to hand to the ONNX exporter: folded, with a marker at every quantized tensor."""
@@ -132,6 +214,28 @@ class QuantizedModel(nn.Module):
         from adaptkit.quantization.qdq import insert_qdq
 
         return insert_qdq(proto, self.plan)
+
+
+def _accumulate(graph: fx.Graph, plan: QuantizationPlan, keys: dict[str, str], root: nn.Module) -> list[str]:
+    """Put modules with limited partial sums in the place of layers; returns their names."""
+    names = []
+    for layer in [node for node in graph.nodes if node.name in plan.accumulators]:
+        x, weight = (plan.tensors[keys[str(source.target)]] for source in layer.args[:2])
+        names.append(f"sums_{layer.name}")
+        root.add_module(
+            names[-1], PartialSums(layer.target, tuple(layer.args[3:]), x, weight, plan.accumulators[layer.name])
+        )
+        with graph.inserting_before(layer):
+            call = graph.create_node("call_module", names[-1], tuple(layer.args[:3]))
+        layer.replace_all_uses_with(call)
+        graph.erase_node(layer)
+    return names
+
+
+def _rounding(key: str, plan: QuantizationPlan) -> nn.Module:
+    if key in plan.tensors:
+        return FakeQuantize(plan.tensors[key])
+    return HalfPrecision(plan.formats[key]) if key in plan.formats else DynamicQuantize()
 
 
 def captured_and_folded(model: nn.Module, shapes: tuple[tuple[int, ...], ...]) -> Captured:
@@ -151,16 +255,16 @@ def insert_modules(graph: fx.Graph, plan: QuantizationPlan) -> dict[str, str]:
         ModelError: The plan names an operation that the graph does not have.
     """
     by_name = {node.name: node for node in graph.nodes}
-    unknown = sorted(key for key in plan.tensors if key.rpartition(".")[0] not in by_name and key not in by_name)
+    unknown = sorted(key for key in plan.keys if key.rpartition(".")[0] not in by_name and key not in by_name)
     if unknown:
         raise ModelError(f"the quantization plan was made for another model: it names {unknown[0]}")
     keys: dict[str, str] = {}
-    for key in plan.tensors:
+    for key in plan.keys:
         name = f"quantize_{key.replace('.', '_')}"
         keys[name] = key
         owner, _, part = key.rpartition(".")
         if owner:
-            _insert_before(graph, by_name[owner], 1 if part == "weight" else 2, name)
+            _insert_before(graph, by_name[owner], ("input", "weight", "bias").index(part), name)
         else:
             _insert_after(graph, by_name[key], name)
     return keys
@@ -199,4 +303,6 @@ def frozen(simulator: Simulator, model: nn.Module) -> fx.GraphModule:
             copies[node] = graph.node_copy(node, copied)
     for name, key in simulator.keys.items():
         root.add_module(name, Marker(key))
+    for name in simulator.sums:
+        root.add_module(name, getattr(simulator.module, name))
     return fx.GraphModule(root, graph)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field
-
-from adaptkit.errors import TargetError
-from adaptkit.technique import Context, Technique
+from adaptkit.quantization.base import IntegerQuantization
+from adaptkit.technique import Context
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from adaptkit.quantization.capture import Captured
     from adaptkit.quantization.plan import QuantizationPlan
 
 
-class StaticQuantization(Technique):
+class StaticQuantization(IntegerQuantization):
     """Store weights in 8-bit integers and compute on 8-bit integers, with scales found on calibration data.
 
     x ≈ s · (q − z). Weights: int8, symmetric (z = 0), one scale an output channel, of least squared error. Activations:
@@ -29,6 +25,11 @@ class StaticQuantization(Technique):
     bits, which saturate: full 8-bit weights lose accuracy there and nowhere else. `weight_bits: auto` keeps eight bits
     and chooses the scale of each channel so that no pair of products can saturate; `7` is safe by its range alone; `8`
     is for machines known to have VNNI, or ARM.
+
+    `equalize` scales neighbouring layers to equal ranges (Nagel et al. 2019, "Data-Free Quantization Through Weight
+    Equalization and Bias Correction", section 4.1), `bias_correction` is that of its section 4.2 with measured means,
+    and `rounding: learned` solves the problem of AdaRound (Nagel et al. 2020, "Up or Down? Adaptive Rounding for
+    Post-Training Quantization") layer after layer; see `rounding.learn_rounding` for how.
 
     Example:
         >>> import torch
@@ -44,51 +45,19 @@ class StaticQuantization(Technique):
     name: ClassVar[str] = "quantize.static"
     needs: ClassVar[frozenset[str]] = frozenset({"calibration"})
 
-    targets: tuple[str, ...] = ("*",)
-    """Which layers: class names, globs over module names, or `re:` and a regular expression."""
-    ignore: tuple[str, ...] = ()
-    """Which layers stay float."""
-    calibration: int = Field(512, ge=1)
-    """How many calibration samples are used."""
-    ranges: Literal["minmax", "percentile", "entropy", "mse"] = "mse"
-    """How the range of an activation is found."""
-    percentile: float = Field(99.99, gt=50, le=100)
-    """Share of the values to keep, in percent, for `ranges: percentile`."""
-    activations: Literal["uint8", "int8"] = "uint8"
-    """Integers of the activations."""
     weight_bits: Literal[7, 8, "auto"] = "auto"
     """Bits of a weight: 8, 7, or 8 limited to what no CPU saturates on."""
-    per_channel: bool = True
-    """One weight scale an output channel, or one a layer."""
-    bias_correction: bool = True
-    """Whether the mean error of the rounded weights is taken out of the biases."""
-
-    def check(self, model: nn.Module) -> list[str]:
-        """Say when the patterns leave no layer to quantize, or name nothing."""
-        from adaptkit.surgery import find_modules, unmatched
-
-        patterns = [p for p in (*self.targets, *self.ignore) if p != "*"]
-        problems = [f"{pattern} matches no module of the model" for pattern in unmatched(model, patterns)]
-        weighted = [m for m in find_modules(model, self.targets, self.ignore).values() if _has_weight(m)]
-        return problems if weighted or problems else ["the patterns leave no layer with weights to quantize"]
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
-        """Return a QuantizedModel around the given model, whose biases may have been corrected.
+        """Return a QuantizedModel around the given model, whose weights and biases may have been corrected.
 
         Raises:
             ModelError: The model cannot be captured.
             DataError: The calibration data is empty or gives values that are not finite.
             TargetError: There is no convolution or linear layer to quantize.
         """
-        from adaptkit.quantization.calibrate import batches
-        from adaptkit.quantization.correct import correct_biases
-        from adaptkit.quantization.simulate import QuantizedModel, captured_and_folded
-
-        model.eval()
-        captured = captured_and_folded(model, tuple(tuple(x.shape) for x in context.example_inputs))
-        quantized = QuantizedModel(model, self._plan(captured, model, context), captured)
-        if self.bias_correction:
-            correct_biases(quantized, batches(context.calibration, self.calibration))
+        bits = None if self.weight_bits == "auto" else self.weight_bits
+        quantized = self.start(model, context, self.rounding_rule(bits))
         context.notes.extend(self._notes(quantized.plan))
         return quantized
 
@@ -98,24 +67,3 @@ class StaticQuantization(Technique):
         if self.weight_bits == 8:
             notes.append("weights use all 8 bits: on x86 CPUs without VNNI products can saturate and cost accuracy")
         return notes
-
-    def _plan(self, captured: Captured, model: nn.Module, context: Context) -> QuantizationPlan:
-        from adaptkit.quantization.calibrate import batches, histograms
-        from adaptkit.quantization.planner import Rounding, make_plan, place_layers
-        from adaptkit.surgery import find_modules
-
-        placement = place_layers(captured, model, set(find_modules(model, self.targets, self.ignore)))
-        if not placement.layers:
-            raise TargetError(
-                f"{type(model).__name__} has no convolution or linear layer that targets={list(self.targets)} and "
-                f"ignore={list(self.ignore)} leave to quantize"
-            )
-        found = histograms(captured, model, placement.groups, lambda: batches(context.calibration, self.calibration))
-        bits = None if self.weight_bits == "auto" else self.weight_bits
-        rounding = Rounding(self.ranges, self.percentile, self.activations == "int8", bits, self.per_channel)
-        shapes = tuple(tuple(x.shape) for x in context.example_inputs)
-        return dataclasses.replace(make_plan(captured, model, placement, found, rounding), inputs=shapes)
-
-
-def _has_weight(module: nn.Module) -> bool:
-    return any(parameter.dim() > 1 for parameter in module.parameters(recurse=False))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,8 @@ from adaptkit.quantization.plan import Grid
 LIMIT = 32767
 """The largest sum that a 16-bit register holds."""
 _RATIOS = tuple(i / 24 for i in range(24, 9, -1))
+# The fewer the levels, the more is clipped: from one to four bits the best range may be a twelfth of the widest.
+_RATIOS_OF_FEW = tuple(i / 48 for i in range(48, 3, -1))
 _AT_ONCE = 1 << 20
 _BIAS_ROOM = float(1 << 30)
 
@@ -52,13 +56,14 @@ def worst_pair(rows: Tensor) -> Tensor:
 def weight_grid(weight: Tensor, bits: int | None = None, per_channel: bool = True, depthwise: bool = False) -> Grid:
     """Find the symmetric grid of least squared error for the weights of a layer.
 
-    Tried are fifteen scales a channel. With `bits=None` the grid has eight bits, and only scales count that keep every
-    pair of products within 16 bits (see `worst_pair`): most channels then keep more than the seven bits that are safe
-    whatever the weights. Depthwise weights, whose products are never added in pairs, keep eight.
+    Tried are fifteen scales a channel, 45 with at most four bits. With `bits=None` the grid has eight bits, and only
+    scales count that keep every pair of products within 16 bits (see `worst_pair`): most channels then keep more than
+    the seven bits that are safe whatever the weights. Depthwise weights, whose products are never added in pairs, keep
+    eight. One or two bits are odd integers, without a level at zero, unless some weights are zero: pruned ones stay so.
 
     Args:
         weight: out × in × kernel… .
-        bits: 8, 7, or None for eight bits within the limit.
+        bits: 1 to 8, or None for eight bits within the limit.
         per_channel: One scale an output channel, or one for all.
         depthwise: Whether every channel has a filter of its own (see `is_depthwise`).
 
@@ -69,27 +74,50 @@ def weight_grid(weight: Tensor, bits: int | None = None, per_channel: bool = Tru
         True
     """
     rows = rows_in_runtime_order(weight.detach()).float()
+    axis = 0 if per_channel else None
+    odd = bits is not None and bits <= 2 and bool((rows != 0).all())
+    blank = Grid((1.0,), (0,), bits or 8, odd=odd)
     limited = bits is None and not depthwise
     if per_channel:
         parts = rows.split(max(1, _AT_ONCE // rows.shape[1]))  # type: ignore[no-untyped-call]
-        scale = torch.cat([_best_scale(part[None], bits or 8, limited) for part in parts], 1)[0]
+        scale = torch.cat([_best_scale(part[None], blank, limited) for part in parts], 1)[0]
     else:
-        scale = _best_scale(rows[:, None], bits or 8, limited)[0]
-    axis = 0 if per_channel else None
-    return Grid(tuple(scale.tolist()), (0,) * len(scale), bits or 8, True, axis)
+        scale = _best_scale(rows[:, None], blank, limited)[0]
+    return Grid(tuple(scale.tolist()), (0,) * len(scale), blank.bits, True, axis, odd)
 
 
-def _best_scale(rows: Tensor, bits: int, limited: bool) -> Tensor:
+def block_grid(weight: Tensor, bits: int, block: int) -> Grid:
+    """Find the symmetric grid of least squared error with one scale for each `block` weights of an output channel.
+
+    Args:
+        weight: out × in × kernel…, counted as a matrix out × K.
+        bits: 2 to 8.
+        block: Neighbours along K that share a scale; the last block of a row may be shorter.
+
+    Example:
+        >>> len(block_grid(torch.ones(2, 5), bits=4, block=4).scale)
+        4
+    """
+    rows = weight.detach().float().flatten(1)
+    padded = torch.nn.functional.pad(rows, (0, -rows.shape[1] % block)).reshape(-1, block)
+    blank = Grid((1.0,), (0,), bits)
+    parts = padded.split(max(1, _AT_ONCE // block))  # type: ignore[no-untyped-call]
+    scale = torch.cat([_best_scale(part[None], blank, limited=False) for part in parts], 1)[0]
+    return Grid(tuple(scale.tolist()), (0,) * len(scale), bits, axis=0, block=block)
+
+
+def _best_scale(rows: Tensor, grid: Grid, limited: bool) -> Tensor:
     """Try the scales for `shared × channels × K` weights, where rows along the first dimension share one scale."""
-    half = 1 << bits - 1
     largest = rows.abs().amax((0, 2), keepdim=True).clamp(min=1e-10)
     # A scale of largest / 64 is safe for any weights, so the first candidate always counts.
-    base = largest / (64 if limited else half - 1)
+    base = largest / (64 if limited else max(grid.highest, 1))
     best, error = base, torch.full_like(base, float("inf"))
-    for ratio in _RATIOS:
+    for ratio in _RATIOS if grid.bits > 4 else _RATIOS_OF_FEW:
         scale = base * ratio
         # By the inverse, as the simulator and the file round.
-        integers = torch.round(rows * (1 / scale)).clamp_(-half, half - 1)
+        scaled = rows * (1 / scale)
+        integers = 2 * torch.floor(scaled / 2) + 1 if grid.odd else torch.round(scaled)
+        integers.clamp_(grid.lowest, grid.highest)
         cost = (integers * scale - rows).square_().sum((0, 2), keepdim=True)
         if limited:
             worst = worst_pair(integers.flatten(0, 1)).reshape(rows.shape[:2]).amax(0).reshape(cost.shape)
@@ -116,7 +144,7 @@ def roomy(grid: Grid, bias: Tensor, input_scale: float) -> Grid:
     if len(grid.scale) == 1:
         needed = needed.amax(0, keepdim=True)
     scale = torch.maximum(torch.tensor(grid.scale, dtype=torch.float64), needed).float()
-    return Grid(tuple(scale.tolist()), grid.zero_point, grid.bits, grid.signed, grid.axis)
+    return dataclasses.replace(grid, scale=tuple(scale.tolist()))
 
 
 def bias_grid(weight: Grid, input_scale: float) -> Grid:
