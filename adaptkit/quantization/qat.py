@@ -35,7 +35,7 @@ class TrainedQuantization(IntegerQuantization):
     alpha: Annotated[float, Field(ge=0, le=1)] = Field(
         0.9, description="Weight of the float model against the targets."
     )
-    fit: FitSettings = FitSettings(learning_rate=0.02, weight_decay=1e-4, schedule="cosine", gradient_clip=1.0)
+    fit: FitSettings = FitSettings(learning_rate=0.02, weight_decay=1e-4, schedule="cosine", gradient_clip=5.0)
 
     def train_steps(self, quantized: QuantizedModel, teacher: nn.Module, context: Context) -> QuantizedModel:
         """Train weights and scales; returns the quantized model with what was learnt."""
