@@ -27,12 +27,12 @@ class AttentionDistillation(SoftDistillation):
 
     Example:
         >>> AttentionDistillation(alpha=0, layers={"stage1": "stage1"}).weight
-        1000.0
+        100.0
     """
 
     name: ClassVar[str] = "distill.attention"
 
-    weight: Annotated[float, Field(gt=0)] = Field(1000.0, description="β: weight of the attention maps.")
+    weight: Annotated[float, Field(gt=0)] = Field(100.0, description="β: weight of the attention maps.")
     layers: dict[str, str] | None = Field(
         None,
         description="Layer of the student to layer of the teacher. Where none are named: the blocks of the same name, "
@@ -43,7 +43,8 @@ class AttentionDistillation(SoftDistillation):
         """List the named layers that the model does not have."""
         from adaptkit.distillation.taps import unknown_layers
 
-        return [f"{self.name}: {problem} (layers)" for problem in unknown_layers(model, self.layers or {})]
+        unknown = unknown_layers(model, self.layers or {})
+        return super().check(model) + [f"{self.name}: {problem} (layers)" for problem in unknown]
 
     @contextmanager
     def objective(
