@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from adaptkit.pruning.capture import owner_of
-from adaptkit.pruning.cut import Attribute, is_known
+from adaptkit.pruning.cut import Attribute, has_rule, is_known
 from adaptkit.pruning.groups import Units, build_groups
 from adaptkit.pruning.rehearse import Failure, Walked, rehearse
 from adaptkit.pruning.union_find import Ids
@@ -21,7 +21,9 @@ from adaptkit.pruning.values import Literal, Trace, Value
 _MOST_TRIES = 24
 Place = tuple[int, int]
 """A literal: number of the program, place in its list."""
-Assignment = tuple[str | tuple[str, int] | None, ...]
+Choice = tuple[str, str, int | None]
+"""An attribute as seen from the module that makes the call: path from there, name, index."""
+Assignment = tuple[Choice | None, ...]
 """For each literal of a module the attribute that feeds it, or None where it follows by itself."""
 
 
@@ -112,7 +114,7 @@ class Search:
     def _assignments(self, instances: dict[str, list[Place]], complete: bool) -> Iterator[Assignment]:
         """List the ways to bind all literals that can be bound, or those that leave some of them out."""
         positions = len(next(iter(instances.values())))
-        choices: list[list[Any]] = []
+        choices: list[list[Choice | None]] = []
         for position in range(positions):
             names = [
                 set(_attributes(self.model.get_submodule(path), self._literal(places[position])))
@@ -155,13 +157,14 @@ class Search:
         self._bind(family, assignment)
         return True
 
-    def _bind(self, family: Family, assignment: Sequence[Any]) -> None:
+    def _bind(self, family: Family, assignment: Sequence[Choice | None]) -> None:
         family.current = tuple(assignment)
         for path, places in family.instances.items():
-            for place, name in zip(places, assignment, strict=True):
+            for place, choice in zip(places, assignment, strict=True):
                 self.bindings.pop(place, None)
-                if name is not None:
-                    self.bindings[place] = Attribute(path, *(name if isinstance(name, tuple) else (name,)))
+                if choice is not None:
+                    inside, name, index = choice
+                    self.bindings[place] = Attribute(f"{path}.{inside}".strip("."), name, index)
 
     def _tie(self, family: Family, assignment: Sequence[Any]) -> None:
         """Prune as many elements of each of the numbers that share an attribute, by pairing them up."""
@@ -239,11 +242,23 @@ def _within(path: str, root: str) -> bool:
     return path == root or path.startswith(f"{root}.")
 
 
-def _attributes(module: nn.Module, literal: Literal) -> Iterator[str | tuple[str, int]]:
-    """List the attributes of a module that hold the number of a literal."""
+def _attributes(module: nn.Module, literal: Literal) -> list[Choice]:
+    """List the attributes that hold the number of a literal: a module's own, or else those of the modules in it."""
     number = literal.ids.shape[literal.axis]
+    own = list(_holding(module, "", number))
+    if own:
+        return own
+    return [
+        choice
+        for path, child in module.named_children()
+        if not has_rule(child)
+        for choice in _holding(child, path, number)
+    ]
+
+
+def _holding(module: nn.Module, path: str, number: int) -> Iterator[Choice]:
     for name, held in vars(module).items():
         if type(held) is int and held == number:
-            yield name
-        elif isinstance(held, (list, tuple)) and type(held) in (list, tuple):
-            yield from ((name, place) for place, item in enumerate(held) if type(item) is int and item == number)
+            yield path, name, None
+        elif type(held) in (list, tuple):
+            yield from ((path, name, place) for place, item in enumerate(held) if type(item) is int and item == number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -59,15 +60,20 @@ def cut_tensors(model: nn.Module, tensors: Mapping[str, Value], kept: Kept, holl
         kept: Which ids stay.
         hollow: Only shapes matter, so that nothing need be copied.
     """
+    uses = Counter(id(tensor) for _, tensor in all_tensors(model))
     done: dict[int, Any] = {}
-    for name, tensor in list(all_tensors(model)):
+    for name in [name for name, _ in all_tensors(model)]:
+        parent, _, key = name.rpartition(".")
+        module = model.get_submodule(parent)
+        tensor = getattr(module, key)
         masks = {block.dims[0]: kept(block.ids) for block in tensors[name].blocks}
         if all(mask.all() for mask in masks.values()):
             continue
-        if id(tensor) not in done:
-            done[id(tensor)] = _cut(tensor, masks, hollow), tensor
-        parent, _, key = name.rpartition(".")
-        setattr(model.get_submodule(parent), key, done[id(tensor)][0])
+        result, _ = done.get(id(tensor)) or (_cut(tensor, masks, hollow), tensor)
+        if uses[id(tensor)] > 1:
+            # Only what is tied is kept: the old tensors of a large model must go one by one.
+            done[id(tensor)] = result, tensor
+        setattr(module, key, result)
 
 
 def _cut(tensor: Tensor, masks: Mapping[int, NDArray[np.bool_]], hollow: bool) -> Tensor:
@@ -92,6 +98,11 @@ def follow_known(model: nn.Module, counted: Mapping[tuple[str, str], int]) -> No
             if isinstance(module, kind):
                 follow(module, {argument: number for (owner, argument), number in counted.items() if owner == path})
                 break
+
+
+def has_rule(module: nn.Module) -> bool:
+    """Say whether `follow_known` sets the attributes of modules of this type."""
+    return any(isinstance(module, kind) for kind in _FOLLOW)
 
 
 def is_known(module: nn.Module, argument: str) -> bool:

@@ -344,6 +344,31 @@ class _InputSized(nn.Module):
         return self.out(x)
 
 
+class Lender(nn.Module):
+    """A number that an inner module holds decides how the outer one splits."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Conv2d(3, 14, 1)
+        self.inner = _Keeper(6)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = self.embed(x).mean((2, 3))
+        state, context = torch.split(x, [self.inner.size, x.shape[1] - self.inner.size], dim=1)
+        return self.head(context) * self.inner(state)
+
+
+class _Keeper(nn.Module):
+    def __init__(self, size):
+        super().__init__()
+        self.size = size
+        self.layer = nn.Linear(size, 5)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
 class Detector(nn.Module):
     """What is computed depends on the values, so that only parts can be captured."""
 
@@ -379,5 +404,6 @@ ALL = (
     Recurrent,
     Cells,
     Windowed,
+    Lender,
     Detector,
 )

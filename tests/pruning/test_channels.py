@@ -50,6 +50,7 @@ WANTED = {
     networks.Recurrent: [("embed", 12, 1), ("lstm", 6, 1), ("gru", 7, 1)],
     networks.Cells: [("cell", 9, 1), ("second", 6, 1)],
     networks.Windowed: [("embed", 4, 3), ("wide", 20, 1)],
+    networks.Lender: [("embed", 6, 1), ("embed", 8, 1)],
     networks.Detector: [("body.0", 8, 1), ("tower.0", 10, 1), ("tower.2", 7, 1)],
 }
 
