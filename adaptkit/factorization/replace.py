@@ -39,7 +39,7 @@ def factorize(technique: Factorization, model: nn.Module, context: Context) -> n
     times = PairTimes(path, technique.threads, technique.batch_size)
     progress = context.progress or Silent()
     replaced: list[_Replaced] = []
-    ranks = choose_ranks(technique, candidates, times)
+    ranks = choose_ranks(technique, candidates, times) if candidates else {}
     for number, candidate in enumerate(candidates):
         chosen = ranks[candidate.name]
         if isinstance(chosen, str):

@@ -19,7 +19,7 @@ from adaptkit.factorization import (
 )
 from adaptkit.loading.saved import load, save
 from adaptkit.profiling.macs import count_macs
-from adaptkit.pruning import StructuredPruning
+from adaptkit.pruning import MagnitudePruning, StructuredPruning
 from adaptkit.pruning.masks import lost_zeros, mark, zeros
 from adaptkit.quantization import StaticQuantization
 from adaptkit.runtime.model import AdaptedModel
@@ -335,6 +335,34 @@ def test_zeros_of_sparse_layers_survive_training(timer, tmp_path):
     fit(model, data(), epochs=1)
     assert lost_zeros(before, model) == []
     assert not torch.equal(weight, model.fc1[0].weight)
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_sparse_layers_keep_their_zeros_and_factors_claim_none(technique, timer):
+    timer()
+    where = context()
+    model = MagnitudePruning(sparsity=0.5, targets=("stage1.*", "linear")).apply(decaying(resnet_digits()), where)
+    before = zeros(model)
+    factorized = technique(rank=3).apply(model, where)
+    assert "left alone, because its weight is sparse" in said(where)
+    claimed = set(zeros(factorized)) - set(before)
+    assert all(name.startswith(("stem.", "stage2.")) for name in claimed)
+    assert bool(claimed) is (technique is SparseSvdFactorization)
+    assert isinstance(factorized.get_submodule("stage2.1.conv2"), nn.Sequential)
+    fit(factorized, data(), epochs=1)
+    assert lost_zeros(before, factorized) == []
+
+
+@pytest.mark.parametrize("settings", [{}, {"rank": 3}, {"rank": "vbmf"}, {"energy": 0.5}, {"latency": 0.5}])
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_a_model_that_is_sparse_everywhere_stays_as_it_is(technique, settings, timer):
+    timer()
+    where = context()
+    model = MagnitudePruning(sparsity=0.5).apply(resnet_digits().eval(), where)
+    before = copy.deepcopy(model.state_dict())
+    technique(**settings).apply(model, where)
+    assert "left alone, because its weight is sparse" in said(where)
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
 
 
 @pytest.mark.slow
