@@ -1,17 +1,22 @@
-"""Static quantization of the CIFAR ResNets beside ONNX Runtime's own quantizer.
+"""Static quantization of CIFAR networks beside ONNX Runtime's own quantizer and NNCF.
 
-Run as  ADAPTKIT_DATA=… python benchmarks/quantization.py ; writes benchmarks/results/quantization.json.
-Calibration: 512 training images for everybody. Accuracy: the whole test split. Latency: one
-thread, the files take turns.
+    ADAPTKIT_DATA=… NNCF_PYTHON=PEER/bin/python python benchmarks/quantization.py resnet20 resnet56 mobilenet_v2
+
+Adds to benchmarks/results/quantization.json. Calibration: 512 training images for everybody. Accuracy: the whole test
+split. Latency: one thread, the files take turns. NNCF (`pip install nncf onnx onnxruntime`, in an environment of its
+own) is left out where NNCF_PYTHON is not set. The weights of MobileNetV2 are made by benchmarks/train.py.
 """
 
 import io
 import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +29,18 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from PIL import Image
 from safetensors.torch import load_file
 
-from adaptkit.export.onnx import to_onnx
+from adaptkit.export.onnx import final_onnx, to_onnx
 from adaptkit.quantization import StaticQuantization
 from adaptkit.quantization.inspect import float_islands, saturation_risk
 from adaptkit.technique import Context
+from adaptkit_zoo.cifar_mobilenet import mobilenet_v2_cifar
 from adaptkit_zoo.cifar_resnet import resnet20_cifar, resnet56_cifar
 
-MODELS = {"resnet20": resnet20_cifar, "resnet56": resnet56_cifar}
+MODELS: dict[str, tuple[Callable[[], torch.nn.Module], str]] = {
+    "resnet20": (resnet20_cifar, "resnet20-cifar10-jpeg"),
+    "resnet56": (resnet56_cifar, "resnet56-cifar10-jpeg"),
+    "mobilenet_v2": (mobilenet_v2_cifar, "mobilenet_v2_cifar"),
+}
 MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 ROUNDS = {1: 150, 64: 8}
 
@@ -72,12 +82,23 @@ def by_onnx_runtime(proto: onnx.ModelProto, x: np.ndarray, reduce_range: bool) -
         return onnx.load(paths[2])
 
 
+def by_nncf(proto: onnx.ModelProto, x: np.ndarray, *options: str) -> onnx.ModelProto:
+    """Quantize with NNCF, in its own environment."""
+    with tempfile.TemporaryDirectory() as folder:
+        onnx.save(proto, Path(folder, "float.onnx"))
+        np.save(Path(folder, "samples.npy"), x)
+        command = [os.environ["NNCF_PYTHON"], str(Path(__file__).with_name("peer_nncf.py"))]
+        files = [str(Path(folder, name)) for name in ("float.onnx", "samples.npy", "int8.onnx")]
+        subprocess.run([*command, *files, *options], check=True, stdout=sys.stderr)
+        return onnx.load(Path(folder, "int8.onnx"))
+
+
 def by_adaptkit(model: torch.nn.Module, x: np.ndarray, **settings: object) -> onnx.ModelProto:
     """Quantize with adaptkit."""
     tensor = torch.from_numpy(x)
     context = Context(example_inputs=(tensor[:1],), calibration=(tensor, torch.zeros(len(x))))
     quantized = StaticQuantization(**settings).apply(model, context)
-    return quantized.finish_onnx(to_onnx(quantized.export_model(), (tensor[:1],)))
+    return final_onnx(quantized, (tensor[:1],))
 
 
 def session(proto: onnx.ModelProto) -> ort.InferenceSession:
@@ -117,24 +138,34 @@ def compare(name: str, folder: Path, x_fit: np.ndarray, test: tuple[np.ndarray, 
     """Quantize one model in every way, and measure."""
 
     def fresh() -> torch.nn.Module:
-        model = MODELS[name]().eval()
-        model.load_state_dict(load_file(folder / "weights" / f"{name}-cifar10-jpeg.safetensors"))
+        build, weights = MODELS[name]
+        model = build().eval()
+        model.load_state_dict(load_file(folder / "weights" / f"{weights}.safetensors"))
         return model
 
     plain = to_onnx(fresh(), (torch.from_numpy(x_fit[:1]),))
-    protos = {
-        "float32": plain,
-        "onnxruntime 8 bits": by_onnx_runtime(plain, x_fit, reduce_range=False),
-        "onnxruntime 7 bits": by_onnx_runtime(plain, x_fit, reduce_range=True),
-        "adaptkit auto": by_adaptkit(fresh(), x_fit),
-        "adaptkit 7 bits": by_adaptkit(fresh(), x_fit, weight_bits=7),
-        "adaptkit 8 bits": by_adaptkit(fresh(), x_fit, weight_bits=8),
+    ways: dict[str, Callable[[], onnx.ModelProto]] = {
+        "float32": lambda: plain,
+        "onnxruntime 8 bits": lambda: by_onnx_runtime(plain, x_fit, reduce_range=False),
+        "onnxruntime 7 bits": lambda: by_onnx_runtime(plain, x_fit, reduce_range=True),
+        "adaptkit auto": lambda: by_adaptkit(fresh(), x_fit),
+        "adaptkit auto, learned rounding": lambda: by_adaptkit(fresh(), x_fit, rounding="learned"),
+        "adaptkit 7 bits, learned rounding": lambda: by_adaptkit(fresh(), x_fit, weight_bits=7, rounding="learned"),
     }
+    if "NNCF_PYTHON" in os.environ:
+        ways["nncf 8 bits"] = lambda: by_nncf(plain, x_fit)
+        ways["nncf 7 bits"] = lambda: by_nncf(plain, x_fit, "--safe")
+    protos, seconds = {}, {}
+    for way, quantize in ways.items():
+        started = time.process_time()
+        protos[way] = quantize()
+        seconds[way] = round(time.process_time() - started, 1)
     speed = {batch: speedups(protos, test[0], batch) for batch in ROUNDS}
     return {
         kind: {
             "accuracy": accuracy(proto, *test),
             "bytes": proto.ByteSize(),
+            "cpu_seconds": None if kind.startswith("nncf") else seconds[kind],
             "speedup": {f"b{batch}": speed[batch][kind] for batch in ROUNDS},
             "float_islands": len(float_islands(proto)),
             "layers_that_can_saturate": len(saturation_risk(proto)),
@@ -144,18 +175,18 @@ def compare(name: str, folder: Path, x_fit: np.ndarray, test: tuple[np.ndarray, 
 
 
 def main() -> None:
-    """Compare both models and write the result."""
+    """Compare the models named on the command line; results of others stay."""
     folder = Path(os.environ["ADAPTKIT_DATA"])
     archive = folder / "data" / "cifar10-jpeg.zip"
     x_fit, _ = images(archive, "train", 512)
     test = images(archive, "test")
-    result = {
-        "machine": machine(),
-        "threads": 1,
-        "models": {name: compare(name, folder, x_fit, test) for name in MODELS},
-    }
     path = RESULTS / "quantization.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    result = json.loads(path.read_text()) if path.is_file() else {}
+    for name in sys.argv[1:] or MODELS:
+        result[name] = {"ways": compare(name, folder, x_fit, test), "machine": machine()}
+        path.write_text(json.dumps(result, indent=1) + "\n")
+        for way, found in result[name]["ways"].items():
+            print(name, way, found["accuracy"], {batch: ratio["median"] for batch, ratio in found["speedup"].items()})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,34 @@
+"""NNCF's post-training quantization of one ONNX file; runs in an environment of its own.
+
+    PEER/bin/python benchmarks/peer_nncf.py FLOAT.onnx CALIBRATION.npy INT8.onnx [--safe]
+
+Post-training quantization of ONNX models with NNCF's own settings and its slower, better bias correction; with --safe
+all weights are kept within what CPUs without VNNI do not saturate on (its `overflow_fix`).
+"""
+
+import argparse
+
+import nncf
+import numpy as np
+import onnx
+from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
+
+parser = argparse.ArgumentParser()
+parser.add_argument("model")
+parser.add_argument("samples")
+parser.add_argument("output")
+parser.add_argument("--safe", action="store_true")
+chosen = parser.parse_args()
+
+model, samples = onnx.load(chosen.model), np.load(chosen.samples)
+name = model.graph.input[0].name
+dataset = nncf.Dataset([sample[None] for sample in samples], lambda sample: {name: sample})
+fix = OverflowFix.ENABLE if chosen.safe else OverflowFix.DISABLE
+quantized = nncf.quantize(
+    model,
+    dataset,
+    subset_size=len(samples),
+    fast_bias_correction=False,
+    advanced_parameters=AdvancedQuantizationParameters(overflow_fix=fix),
+)
+onnx.save(quantized, chosen.output)
