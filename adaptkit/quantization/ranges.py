@@ -132,7 +132,7 @@ def activation_grid(interval: Interval, signed: bool = False, bits: int = 8, sym
 
     Example:
         >>> activation_grid((0.0, 255.0))
-        Grid(scale=(1.0,), zero_point=(0,), bits=8, signed=False, axis=None, odd=False)
+        Grid(scale=(1.0,), zero_point=(0,), bits=8, signed=False, axis=None, odd=False, block=None)
         >>> activation_grid((-1.0, 12.7), symmetric=True).zero_point
         (128,)
     """
