@@ -3,7 +3,9 @@
 import errno
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from adaptkit.errors import AdaptkitError, RunFolderError
 
@@ -14,14 +16,14 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
+def write_atomically(path: Path, content: bytes | str | Iterable[Any]) -> None:
     """Write a file under a temporary name in the same folder, flush it to the disk, and rename it.
 
     A killed process leaves the old file or the new one, never half of either.
 
     Args:
         path: The file; its folder must exist.
-        content: Bytes, or text that is written as UTF-8.
+        content: Bytes, text that is written as UTF-8, or pieces that hold bytes, written one after the other.
 
     Raises:
         RunFolderError: The disk is full, or the folder cannot be written; the old file is intact.
@@ -34,11 +36,13 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         'whole'
     """
     data = content.encode() if isinstance(content, str) else content
+    pieces = [data] if isinstance(data, bytes) else data
     temporary: str | None = None
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            for piece in pieces:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
-from onnx.external_data_helper import set_external_data
 
 from adaptkit.errors import ModelError
+from adaptkit.export.held import Held, check_graph, fill_in
 from adaptkit.export.sparse import make_dense, store_sparse
 from adaptkit.files import write_atomically
 
@@ -17,7 +20,7 @@ _SMALLEST_OUTSIDE = 1024
 _ALIGNMENT = 64
 
 
-def write_model(proto: onnx.ModelProto, path: Path, single_file: bool = True) -> None:
+def write_model(proto: onnx.ModelProto, path: Path, single_file: bool = True, held: Held | None = None) -> None:
     """Check a model and write it, in one step that a kill cannot split; constants with many zeros become sparse.
 
     With `single_file` off, weights go to `NAME.HASH.data` beside the file; the hash keeps an older file and its data
@@ -27,23 +30,28 @@ def write_model(proto: onnx.ModelProto, path: Path, single_file: bool = True) ->
         proto: The model; its sparse weights change their form, large ones are taken out where they go outside.
         path: Of the .onnx file; its folder must exist.
         single_file: Keep the weights inside.
+        held: Large constants that are not in the model itself; see `held.hold_back`.
 
     Raises:
         ModelError: The model is not valid ONNX, or too large for one file.
         RunFolderError: The disk is full or the folder cannot be written.
     """
-    store_sparse(proto)
+    held = held or {}
+    store_sparse(proto, held)
     try:
-        onnx.checker.check_model(proto)
+        check_graph(proto)
     except onnx.checker.ValidationError as error:
         raise ModelError(f"the exported graph is not valid ONNX: {str(error).splitlines()[0]}") from error
-    except ValueError as error:
-        raise ModelError(_too_large(proto)) from error
     stale = set(path.parent.glob(f"{path.name}.*.data"))
     if not single_file:
-        stale.discard(_move_weights_out(proto, path))
-    if proto.ByteSize() > _LIMIT:
-        raise ModelError(_too_large(proto))
+        stale.discard(_move_weights_out(proto, path, held))
+    size = proto.ByteSize() + (sum(value.nbytes for value in held.values()) if single_file else 0)
+    if size > _LIMIT:
+        raise ModelError(
+            f"an ONNX file holds at most 2 GB, this model has {size / 1e9:.1f} GB: set export.single_file to false"
+        )
+    if single_file:
+        fill_in(proto, held)
     write_atomically(path, proto.SerializeToString(deterministic=True))
     for old in stale:
         old.unlink()
@@ -69,22 +77,41 @@ def file_bytes(path: Path) -> int:
     return sum(int(path.with_name(name).stat().st_size) for name in names)
 
 
-def _too_large(proto: onnx.ModelProto) -> str:
-    size = proto.ByteSize() / 1e9
-    return f"an ONNX file holds at most 2 GB, this model has {size:.1f} GB: set export.single_file to false"
-
-
-def _move_weights_out(proto: onnx.ModelProto, path: Path) -> Path:
-    data = bytearray()
-    moved: list[tuple[onnx.TensorProto, int, int]] = []
-    for tensor in proto.graph.initializer:
-        if len(tensor.raw_data) >= _SMALLEST_OUTSIDE:
-            data.extend(b"\0" * (-len(data) % _ALIGNMENT))
-            moved.append((tensor, len(data), len(tensor.raw_data)))
-            data.extend(tensor.raw_data)
-    target = path.with_name(f"{path.name}.{hashlib.sha256(data).hexdigest()[:12]}.data")
-    write_atomically(target, bytes(data))
-    for tensor, offset, length in moved:
-        set_external_data(tensor, target.name, offset, length)
-        tensor.ClearField("raw_data")
+def _move_weights_out(proto: onnx.ModelProto, path: Path, held: Held) -> Path:
+    outside = [t for t in proto.graph.initializer if t.name in held or len(t.raw_data) >= _SMALLEST_OUTSIDE]
+    digest = hashlib.sha256()
+    for piece in _pieces(outside, held):
+        digest.update(piece)
+    target = path.with_name(f"{path.name}.{digest.hexdigest()[:12]}.data")
+    write_atomically(target, _pieces(outside, held))
+    end = 0
+    for tensor in outside:
+        start, length = end + -end % _ALIGNMENT, len(_bytes(tensor, held))
+        _point_to(tensor, target.name, start, length)
+        end = start + length
     return target
+
+
+def _point_to(tensor: onnx.TensorProto, file: str, start: int, length: int) -> None:
+    tensor.ClearField("raw_data")
+    del tensor.external_data[:]
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", file), ("offset", start), ("length", length)):
+        tensor.external_data.add(key=key, value=str(value))
+
+
+def _pieces(tensors: list[onnx.TensorProto], held: Held) -> Iterator[Any]:
+    """Yield the bytes of constants one after the other, each at a multiple of the alignment."""
+    end = 0
+    for tensor in tensors:
+        padding = -end % _ALIGNMENT
+        content = _bytes(tensor, held)
+        yield bytes(padding)
+        yield content
+        end += padding + len(content)
+
+
+def _bytes(tensor: onnx.TensorProto, held: Held) -> Any:
+    if tensor.name not in held:
+        return tensor.raw_data
+    return np.ascontiguousarray(held[tensor.name]).reshape(-1).view(np.uint8)

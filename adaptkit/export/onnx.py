@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from adaptkit.errors import ModelError
 from adaptkit.export.explain import explain
 from adaptkit.export.files import write_model
+from adaptkit.export.held import Held, fill_in, hold_back
 from adaptkit.export.metadata import Metadata, Normalize
 from adaptkit.export.names import name_nodes
 from adaptkit.export.normalize import add_normalization
@@ -29,8 +30,8 @@ class ExportsItself(Protocol):
     def export_model(self) -> nn.Module:
         """Give the module that is captured in its place."""
 
-    def finish_onnx(self, proto: onnx.ModelProto) -> onnx.ModelProto:
-        """Turn the captured graph into the final one."""
+    def finish_onnx(self, proto: onnx.ModelProto, held: Held) -> onnx.ModelProto:
+        """Turn the captured graph into the final one; its large constants are in `held`, without those it drops."""
 
 
 def export_onnx(
@@ -67,20 +68,18 @@ def export_onnx(
         >>> [file.name for file in folder.iterdir()]
         ['model.onnx']
     """
-    proto = final_onnx(model, example_inputs, spec.opset)
+    proto, held = _final(model, example_inputs, spec.opset)
     mean, std = tuple(mean or ()), tuple(std or ())
     in_graph = spec.normalize_in_graph and bool(mean)
     if in_graph:
         add_normalization(proto, mean, std)
     Metadata(Normalize(mean, std, in_graph), tuple(labels), recipe_sha256).write(proto)
-    write_model(proto, path, spec.single_file)
+    write_model(proto, path, spec.single_file, held)
 
 
 def final_onnx(model: nn.Module, example_inputs: tuple[Tensor, ...], opset: int = 20) -> onnx.ModelProto:
     """Export a model the way it wants to be exported: as `to_onnx`, through its own hooks where it has them."""
-    if not isinstance(model, ExportsItself):
-        return to_onnx(model, example_inputs, opset)
-    return model.finish_onnx(to_onnx(model.export_model(), example_inputs, opset))
+    return fill_in(*_final(model, example_inputs, opset))
 
 
 def to_onnx(model: nn.Module, example_inputs: tuple[Tensor, ...], opset: int = 20) -> onnx.ModelProto:
@@ -98,17 +97,28 @@ def to_onnx(model: nn.Module, example_inputs: tuple[Tensor, ...], opset: int = 2
     Raises:
         ModelError: torch.export or the exporter refuses the model; says why and where.
     """
+    return fill_in(*_exported(model, example_inputs, opset))
+
+
+def _final(model: nn.Module, example_inputs: tuple[Tensor, ...], opset: int) -> tuple[onnx.ModelProto, Held]:
+    if not isinstance(model, ExportsItself):
+        return _exported(model, example_inputs, opset)
+    proto, held = _exported(model.export_model(), example_inputs, opset)
+    return model.finish_onnx(proto, held), held
+
+
+def _exported(model: nn.Module, example_inputs: tuple[Tensor, ...], opset: int) -> tuple[onnx.ModelProto, Held]:
     captured: torch.export.ExportedProgram | None = None
     try:
         with evaluating(model), quiet(), torch.inference_mode(False), torch.no_grad():
             captured = _capture(model, example_inputs)
-            proto = _convert(captured, opset)
+            proto, held = _convert(captured, opset)
     except Exception as error:  # whatever the model's own code or the exporter raises is about this model
         raise ModelError(explain(type(model).__name__, error, captured)) from error
     name_nodes(proto.graph)
     _name_batch(proto.graph)
     _strip_source_locations(proto)
-    return proto
+    return proto, held
 
 
 def _capture(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
@@ -118,16 +128,17 @@ def _capture(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> torch.expo
     return torch.export.export(model, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs), strict=False)
 
 
-def _convert(captured: torch.export.ExportedProgram, opset: int) -> onnx.ModelProto:
+def _convert(captured: torch.export.ExportedProgram, opset: int) -> tuple[onnx.ModelProto, Held]:
     inputs = len(captured.graph_signature.user_inputs)
     program = torch.onnx.export(
         captured, (), dynamo=True, opset_version=opset, input_names=_names("input", inputs), verbose=False
     )
     assert program is not None  # it is None only where a file name is given
+    held = hold_back(program.model)
     proto: onnx.ModelProto = program.model_proto
     for value, name in zip(proto.graph.output, _names("logits", len(proto.graph.output)), strict=True):
         _rename(proto.graph, value.name, name)
-    return proto
+    return proto, held
 
 
 def _names(stem: str, count: int) -> list[str]:

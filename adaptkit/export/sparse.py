@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from adaptkit.export.held import Held, array_of, keep_only
+
 Array: TypeAlias = np.ndarray[Any, Any]
 
 _TYPES = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
@@ -16,7 +18,7 @@ _FRAME = 64
 """Bytes that the second tensor of a sparse one takes besides its numbers, at most."""
 
 
-def store_sparse(proto: onnx.ModelProto) -> None:
+def store_sparse(proto: onnx.ModelProto, held: Held | None = None) -> None:
     """Move constants into `sparse_initializer` where their values and indices take fewer bytes than all their entries.
 
     An index is the position in the flattened tensor, written in as few groups of 7 bits as it needs. ONNX Runtime makes
@@ -24,18 +26,18 @@ def store_sparse(proto: onnx.ModelProto) -> None:
 
     Args:
         proto: Changed in place.
+        held: Large constants that are not in the model itself; those that become sparse are taken out.
     """
-    dense = []
+    held = {} if held is None else held
+    dense: set[str] = set()
     for tensor in proto.graph.initializer:
-        sparse = _sparse(tensor)
+        sparse = _sparse(tensor, held)
         if sparse is None:
-            dense.append(tensor)
+            dense.add(tensor.name)
         else:
             proto.graph.sparse_initializer.append(sparse)
-    if len(dense) < len(proto.graph.initializer):
-        kept = list(dense)
-        del proto.graph.initializer[:]
-        proto.graph.initializer.extend(kept)
+            held.pop(tensor.name, None)
+    keep_only(proto.graph, dense)
 
 
 def make_dense(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -59,10 +61,10 @@ def index_bytes(indices: Array) -> int:
     return int(len(indices) + sum(int((indices >= 1 << 7 * groups).sum()) for groups in range(1, 9)))
 
 
-def _sparse(tensor: onnx.TensorProto) -> onnx.SparseTensorProto | None:
+def _sparse(tensor: onnx.TensorProto, held: Held) -> onnx.SparseTensorProto | None:
     if tensor.data_type not in _TYPES or int(np.prod(tensor.dims)) < _SMALLEST:
         return None
-    flat = numpy_helper.to_array(tensor).reshape(-1)
+    flat = array_of(tensor, held).reshape(-1)
     if np.count_nonzero(flat) * (flat.itemsize + 1) >= flat.nbytes:
         return None
     indices = np.flatnonzero(flat)

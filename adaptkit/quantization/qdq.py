@@ -9,6 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from adaptkit.errors import ModelError
+from adaptkit.export.held import Held, array_of, check_graph, keep_only
 from adaptkit.quantization.matmuls import multiply_blocks, multiply_dynamic
 from adaptkit.quantization.packing import UNPACK, add_unpack, pack_bits, unpack_constants
 from adaptkit.quantization.plan import Grid, QuantizationPlan
@@ -21,7 +22,7 @@ _BLOCK_OPSET, _BLOCK_IR = 21, 10
 _HALF = {"float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
 
 
-def insert_qdq(proto: onnx.ModelProto, plan: QuantizationPlan) -> onnx.ModelProto:
+def insert_qdq(proto: onnx.ModelProto, plan: QuantizationPlan, held: Held | None = None) -> onnx.ModelProto:
     """Replace the markers of an exported graph.
 
     An activation becomes Q → DQ; a weight or bias is stored as integers, followed by DQ (int32 for a bias, with
@@ -32,21 +33,25 @@ def insert_qdq(proto: onnx.ModelProto, plan: QuantizationPlan) -> onnx.ModelProt
     Args:
         proto: What the exporter made of `QuantizedModel.export_model()`; unchanged by this.
         plan: The plan of that model.
+        held: Large constants that are not in the model itself; those that integers replace are taken out.
 
     Raises:
         ModelError: A marker names a tensor that the plan does not have.
     """
+    held = {} if held is None else held
     result = onnx.ModelProto()
     result.CopyFrom(proto)
     graph = result.graph
-    _Inserter(graph, plan).run()
+    _Inserter(graph, plan, held).run()
     multiply_blocks(graph)
     multiply_dynamic(graph)
     _pool_means(graph)
     _pad_integers(graph)
     _drop_unused(graph)
+    for name in set(held) - {tensor.name for tensor in graph.initializer}:
+        del held[name]
     _declare(result)
-    onnx.checker.check_model(result)
+    check_graph(result)
     return result
 
 
@@ -93,7 +98,8 @@ def storage(grid: Grid) -> type[np.generic]:
 
 
 class _Inserter:
-    def __init__(self, graph: onnx.GraphProto, plan: QuantizationPlan) -> None:
+    def __init__(self, graph: onnx.GraphProto, plan: QuantizationPlan, held: Held) -> None:
+        self.held = held
         self.graph = graph
         self.plan = plan
         self.values = {tensor.name: tensor for tensor in graph.initializer}
@@ -120,7 +126,7 @@ class _Inserter:
             raise ModelError(f"the exported graph quantizes {key}, which the plan does not have")
         grid = self.plan.tensors[key]
         if source in self.values:
-            return self._constant(key, numpy_helper.to_array(self.values[source]), grid, target)
+            return self._constant(key, array_of(self.values[source], self.held), grid, target)
         parameters, integers = self._parameters(key, grid), f"{key}_quantized"
         axis: dict[str, Any] = {} if grid.axis is None else {"axis": grid.axis}
         clips, source = self._clip(key, grid, source)
@@ -176,7 +182,7 @@ class _Inserter:
     def _half(self, key: str, source: str, target: str) -> onnx.NodeProto:
         kind = _HALF[self.plan.formats[key]]
         largest = 65504.0 if kind == TensorProto.FLOAT16 else np.finfo(np.float32).max
-        value = np.clip(numpy_helper.to_array(self.values[source]), -largest, largest)
+        value = np.clip(array_of(self.values[source], self.held), -largest, largest)
         narrow = self._add(f"{key}_half", value.astype(helper.tensor_dtype_to_np_dtype(kind)))
         return helper.make_node("Cast", [narrow], [target], f"{key}_cast", to=TensorProto.FLOAT)
 
@@ -239,9 +245,7 @@ def _drop_unused(graph: onnx.GraphProto) -> None:
             break
         for node in unused:
             graph.node.remove(node)
-    initializers = [tensor for tensor in graph.initializer if tensor.name in read]
-    del graph.initializer[:]
-    graph.initializer.extend(initializers)
+    keep_only(graph, read)
     made = {name for node in graph.node for name in node.output}
     types = [value for value in graph.value_info if value.name in made and not value.name.endswith("_quantized")]
     del graph.value_info[:]

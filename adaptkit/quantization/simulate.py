@@ -18,6 +18,8 @@ from adaptkit.quantization.plan import Grid, QuantizationPlan
 if TYPE_CHECKING:
     import onnx
 
+    from adaptkit.export.held import Held
+
 DOMAIN = "adaptkit"
 MARKER = "Quantize"
 
@@ -104,8 +106,8 @@ class HalfPrecision(nn.Module):
         kind: "float16" or "bfloat16".
 
     Example:
-        >>> HalfPrecision("float16")(torch.tensor([1e-9, 1.0, 1e9]))
-        tensor([    0.,     1., 65504.])
+        >>> HalfPrecision("float16")(torch.tensor([1e-9, 1.0, 1e9])).tolist()
+        [0.0, 1.0, 65504.0]
     """
 
     def __init__(self, kind: str) -> None:
@@ -209,11 +211,11 @@ class QuantizedModel(nn.Module):
         """Return the model to hand to the ONNX exporter: folded, with a marker at every quantized tensor."""
         return frozen(self.simulator, self.model)
 
-    def finish_onnx(self, proto: onnx.ModelProto) -> onnx.ModelProto:
+    def finish_onnx(self, proto: onnx.ModelProto, held: Held) -> onnx.ModelProto:
         """Turn the markers of an exported graph into QuantizeLinear and DequantizeLinear."""
         from adaptkit.quantization.qdq import insert_qdq
 
-        return insert_qdq(proto, self.plan)
+        return insert_qdq(proto, self.plan, held)
 
 
 def _accumulate(graph: fx.Graph, plan: QuantizationPlan, keys: dict[str, str], root: nn.Module) -> list[str]:
@@ -292,7 +294,7 @@ def frozen(simulator: Simulator, model: nn.Module) -> fx.GraphModule:
 
     def copied(source: fx.Node) -> fx.Node:
         if source not in copies:
-            root.register_buffer(source.name, values[source.name].detach().clone())
+            root.register_buffer(source.name, values[source.name].detach())
             copies[source] = graph.get_attr(source.name)
         return copies[source]
 

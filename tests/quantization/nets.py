@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adaptkit.export.onnx import to_onnx
+from adaptkit.export.onnx import final_onnx
 from adaptkit.quantization import StaticQuantization
 from adaptkit.technique import Context
 
@@ -55,7 +55,7 @@ def quantize(model: nn.Module, x: Tensor, **settings):
 
 
 def exported(quantized: nn.Module, x: Tensor) -> onnx.ModelProto:
-    return quantized.finish_onnx(to_onnx(quantized.export_model(), (x[:1],)))
+    return final_onnx(quantized, (x[:1],))
 
 
 def run(proto: onnx.ModelProto, x: Tensor, optimize: bool = True) -> np.ndarray:
