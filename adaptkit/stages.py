@@ -22,6 +22,7 @@ from adaptkit.loading.data import Data, check_fits, load_data
 from adaptkit.loading.models import load_model
 from adaptkit.loading.saved import float_model, load, save
 from adaptkit.metrics.file import file_accuracy
+from adaptkit.order import order_problems
 from adaptkit.profiling.epr import epr
 from adaptkit.profiling.latency import compare
 from adaptkit.profiling.summary import figures, layer_table
@@ -32,6 +33,7 @@ from adaptkit.report import html, text
 from adaptkit.report.schema import Certificate, Figures, Report, Step
 from adaptkit.run_dir import LOCK, REPORT, RunFolder, StepFolder
 from adaptkit.technique import Context, Technique
+from adaptkit.techniques import TECHNIQUES
 
 
 @dataclass
@@ -169,20 +171,18 @@ class Run:
             train=self.data.train,
             validation=self.data.validation,
             calibration=self.data.calibration,
-            teacher=copy.deepcopy(self.original).eval(),
+            teacher=self.original,
             seed=self.recipe.seed,
             workspace=folder.workspace,
             progress=bar,
         )
 
     def _check_steps(self) -> None:
-        problems = [
-            f"steps.{index}.{technique.name}: {problem}"
-            for index, technique in enumerate(self.recipe.steps)
-            for problem in technique.check(self.original)
-        ]
-        if problems:
-            raise RecipeError(problems)
+        steps = self.recipe.steps
+        found = [(index, problem) for index, step in enumerate(steps) for problem in step.check(self.original)]
+        found += order_problems([type(step) for step in steps], TECHNIQUES)
+        if found:
+            raise RecipeError([f"steps.{index}.{steps[index].name}: {problem}" for index, problem in sorted(found)])
 
     def _write_lock(self) -> None:
         text = dump_recipe(self.recipe.model_copy(update={"lock": self.facts}))

@@ -6,10 +6,10 @@ Modules that define a Technique import torch inside their methods only, so that 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from adaptkit.loading.batches import BatchSource
     from adaptkit.progress import Progress
+
+Form = Literal["sparse", "patterned", "quantized", "limited sums"]
+"""What a model can have become: zeros stay; where they stand is a pattern; integers; sums of those in few bits."""
 
 
 class Technique(BaseModel):
@@ -32,11 +35,18 @@ class Technique(BaseModel):
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
     """The context fields that must be there: "train", "calibration", "validation", "teacher"."""
+    leaves: ClassVar[frozenset[Form]] = frozenset()
+    """What the model has become afterwards, and stays."""
+    refuses: ClassVar[Mapping[Form, str]] = {
+        "quantized": "it works on float weights, and the integers would not follow"
+    }
+    """What the model must not have become before, each with the reason."""
 
     def check(self, model: nn.Module) -> list[str]:
         """List every reason why these settings do not fit this model, without changing or running it."""
-        del model
-        return []
+        from adaptkit.order import forms_of
+
+        return [self.refuses[form] for form in sorted(forms_of(model)) if form in self.refuses]
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
         """Return the compressed model; the one given may be edited and must not be used afterwards."""

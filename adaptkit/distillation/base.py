@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -10,7 +10,7 @@ from pydantic import Field
 
 from adaptkit.errors import DataError
 from adaptkit.specs import ModelSpec
-from adaptkit.technique import Context, Technique
+from adaptkit.technique import Context, Form, Technique
 from adaptkit.training.settings import FitSettings
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ class Distillation(Technique):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"train", "teacher"})
+    refuses: ClassVar[Mapping[Form, str]] = {
+        "quantized": "training would move the weights away from the scales that their integers were given"
+    }
 
     epochs: Annotated[float, Field(gt=0)] = Field(1.0, description="Passes over the training data; parts count.")
     teacher: ModelSpec | None = Field(None, description="Another teacher than the model before any step.")

@@ -47,7 +47,8 @@ class FeatureDistillation(SoftDistillation):
         """List the named layers that the model does not have."""
         from adaptkit.distillation.taps import unknown_layers
 
-        return [f"{self.name}: {problem} (layers)" for problem in unknown_layers(model, self.layers or {})]
+        unknown = unknown_layers(model, self.layers or {})
+        return super().check(model) + [f"{self.name}: {problem} (layers)" for problem in unknown]
 
     def after_step(self, trained: nn.Module, step: int, total: int) -> None:
         """Let the hints fade."""

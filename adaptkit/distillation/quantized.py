@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
 from adaptkit.quantization.qat import TrainedQuantization
 from adaptkit.specs import ModelSpec
-from adaptkit.technique import Context
+from adaptkit.technique import Context, Form
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,6 +30,9 @@ class QuantizedDistillation(TrainedQuantization):
     """
 
     name: ClassVar[str] = "distill.quantized"
+    refuses: ClassVar[Mapping[Form, str]] = {
+        "limited sums": "partial sums of few bits are found for weights that stay as they are"
+    }
     needs: ClassVar[frozenset[str]] = frozenset({"calibration", "train", "teacher"})
 
     teacher: ModelSpec | None = Field(None, description="Another teacher than the model before any step.")

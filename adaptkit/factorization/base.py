@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
 from adaptkit.errors import DataError
-from adaptkit.technique import Context, Technique
+from adaptkit.technique import Context, Form, Technique
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,6 +26,11 @@ class Factorization(Technique):
     A layer is left alone, and the report says why, where its replacement would have as many weights or
     multiply-accumulates, or would be no faster on ONNX Runtime.
     """
+
+    refuses: ClassVar[Mapping[Form, str]] = {
+        "sparse": "the factors of a sparse weight are dense, so that its zeros would be lost",
+        "quantized": "a quantized model has no float layers to take apart",
+    }
 
     targets: tuple[str, ...] = Field(("*",), description="Which layers: class names, globs or re:….")
     ignore: tuple[str, ...] = Field((), description="Which layers stay.")
@@ -69,7 +74,8 @@ class Factorization(Technique):
         """List patterns that match nothing, and patterns that leave nothing to factorize."""
         from adaptkit.surgery import find_modules, unmatched
 
-        problems = [
+        problems = super().check(model)
+        problems += [
             f"{self.name}: {pattern!r} matches no module of {type(model).__name__}"
             for pattern in unmatched(model, (*self.targets, *self.ignore))
         ]
@@ -93,15 +99,18 @@ class Factorization(Technique):
         return {}
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
-        """Replace layers in place.
+        """Replace layers in place, and renew the statistics of normalizations where there is calibration data.
 
         Raises:
             TargetError: There is no layer to factorize, or the smallest ranks cost more than the budget.
             DataError: Calibration data is needed, and there is none.
         """
         from adaptkit.factorization.replace import factorize
+        from adaptkit.statistics import renew_statistics
 
-        return factorize(self, model, context)
+        model = factorize(self, model, context)
+        renew_statistics(model, context)
+        return model
 
 
 class WeightedFactorization(Factorization):

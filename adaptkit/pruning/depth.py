@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
 from adaptkit.errors import TargetError
 from adaptkit.progress import Silent
-from adaptkit.technique import Context, Technique
+from adaptkit.technique import Context, Form, Technique
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -41,6 +41,9 @@ class DepthPruning(Technique):
     """
 
     name: ClassVar[str] = "prune.depth"
+    refuses: ClassVar[Mapping[Form, str]] = {
+        "quantized": "a quantized model runs as one graph, without blocks to remove"
+    }
     needs: ClassVar[frozenset[str]] = frozenset({"calibration"})
 
     targets: tuple[str, ...] = Field(("*",), description="Which modules may be blocks: class names, globs, re:….")
@@ -70,9 +73,9 @@ class DepthPruning(Technique):
         """List the patterns that match nothing in the model."""
         from adaptkit.surgery import unmatched
 
-        return [
-            f"prune.depth: {pattern!r} matches no module of {type(model).__name__}"
-            for pattern in unmatched(model, (*self.targets, *self.ignore))
+        unknown = unmatched(model, (*self.targets, *self.ignore))
+        return super().check(model) + [
+            f"prune.depth: {pattern!r} matches no module of {type(model).__name__}" for pattern in unknown
         ]
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:

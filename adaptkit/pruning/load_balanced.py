@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field, PositiveInt
 
 from adaptkit.pruning.gradual import ScheduledPruning
-from adaptkit.technique import Context
+from adaptkit.technique import Context, Form
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -33,6 +33,7 @@ class LoadBalancedPruning(ScheduledPruning):
     """
 
     name: ClassVar[str] = "prune.load_balanced"
+    leaves: ClassVar[frozenset[Form]] = frozenset({"sparse", "patterned"})
 
     elements: PositiveInt = Field(32, description="E: processing elements; no more than the smallest matrix has rows.")
 

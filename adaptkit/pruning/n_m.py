@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from adaptkit.errors import TargetError
 from adaptkit.pruning.sparse import TrainedSparsePruning
-from adaptkit.technique import Context
+from adaptkit.technique import Context, Form
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,6 +36,7 @@ class NMPruning(TrainedSparsePruning):
     """
 
     name: ClassVar[str] = "prune.n_m"
+    leaves: ClassVar[frozenset[Form]] = frozenset({"sparse", "patterned"})
 
     n: PositiveInt = Field(2, description="How many weights stay.")
     m: PositiveInt = Field(4, description="Of how many neighbours.")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
 from adaptkit.errors import DataError, TargetError
-from adaptkit.technique import Context, Technique
+from adaptkit.technique import Context, Form, Technique
 from adaptkit.training.settings import FitSettings
 
 if TYPE_CHECKING:
@@ -28,6 +28,12 @@ SPEED = (
 class SparsePruning(Technique):
     """Set weights to zero that stay zero in all that follows; a subclass says which, in `apply`."""
 
+    leaves: ClassVar[frozenset[Form]] = frozenset({"sparse"})
+    refuses: ClassVar[Mapping[Form, str]] = {
+        "patterned": "further zeros would leave some parts of the pattern with fewer weights than the others",
+        "quantized": "a quantized model has its integers already, which a mask would not change",
+    }
+
     targets: tuple[str, ...] = Field(("*",), description="Layers to make sparse: class name, module name glob or re:….")
     ignore: tuple[str, ...] = Field((), description="Layers that stay as they are.")
     fit: FitSettings = Field(default_factory=FitSettings, description="How the model trains.")
@@ -37,7 +43,8 @@ class SparsePruning(Technique):
         from adaptkit.pruning.masks import find_weights
         from adaptkit.surgery import unmatched
 
-        problems = [f"{pattern!r} matches no module of the model" for pattern in unmatched(model, self.targets)]
+        problems = super().check(model)
+        problems += [f"{pattern!r} matches no module of the model" for pattern in unmatched(model, self.targets)]
         problems += [f"ignore: {pattern!r} matches no module of the model" for pattern in unmatched(model, self.ignore)]
         if not problems and not find_weights(model, self.targets, self.ignore):
             problems.append("targets and ignore together leave no layer with weights")
@@ -110,8 +117,12 @@ class TrainedSparsePruning(SparsePruning):
     )
 
     def finish(self, model: nn.Module, context: Context, names: list[str]) -> nn.Module:
-        """Recover, and say what has become of the weights."""
+        """Recover, if only by new statistics of normalizations, and say what has become of the weights."""
+        from adaptkit.statistics import renew_statistics
+
         if self.recovery_epochs > 0:
             self.train(model, context, self.recovery_epochs, folder="recovery")
+        else:
+            renew_statistics(model, context)
         self.note(model, context, names)
         return model

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from adaptkit.technique import Context, Technique
+from adaptkit.technique import Context, Form, Technique
 from adaptkit.training.settings import FitSettings
 
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ class StructuredPruning(Technique):
     """
 
     name: ClassVar[str] = "prune.structured"
+    refuses: ClassVar[Mapping[Form, str]] = {
+        "patterned": "cutting channels would shift the neighbours and rows that the pattern of zeros counts",
+        "quantized": "a quantized model has no float layers to cut",
+    }
 
     targets: tuple[str, ...] = Field(("*",), description="Layers whose outputs may be cut: class name, glob or re:….")
     ignore: tuple[str, ...] = Field((), description="Layers whose outputs stay.")
@@ -97,14 +102,19 @@ class StructuredPruning(Technique):
         """List patterns that match nothing, and targets that leave nothing to cut."""
         from adaptkit.surgery import find_modules, unmatched
 
-        problems = [f"{pattern!r} matches no module of the model" for pattern in unmatched(model, self.targets)]
+        problems = super().check(model)
+        problems += [f"{pattern!r} matches no module of the model" for pattern in unmatched(model, self.targets)]
         problems += [f"ignore: {pattern!r} matches no module of the model" for pattern in unmatched(model, self.ignore)]
         if not problems and not find_modules(model, self.targets, self.ignore):
             problems.append("targets and ignore together leave no module")
         return problems
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
-        """Cut the model in place, in `iterations` steps with recovery between them."""
+        """Cut the model in place, in `iterations` steps with recovery between them, or new statistics at the end."""
         from adaptkit.pruning.iterate import prune
+        from adaptkit.statistics import renew_statistics
 
-        return prune(self, model, context)
+        model = prune(self, model, context)
+        if self.recovery_epochs == 0:
+            renew_statistics(model, context)
+        return model

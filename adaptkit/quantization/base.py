@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from adaptkit.errors import TargetError
-from adaptkit.technique import Context, Technique
+from adaptkit.technique import Context, Form, Technique
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,9 +20,15 @@ if TYPE_CHECKING:
     from adaptkit.quantization.planner import Rounding
     from adaptkit.quantization.simulate import QuantizedModel
 
+_SCALE = 4
+"""Bytes of a scale."""
+
 
 class Quantization(Technique):
     """Choose the layers to quantize."""
+
+    leaves: ClassVar[frozenset[Form]] = frozenset({"quantized"})
+    refuses: ClassVar[Mapping[Form, str]] = {"quantized": "the layers have their integers already"}
 
     targets: tuple[str, ...] = ("*",)
     """Which layers: class names, globs over module names, or `re:` and a regular expression."""
@@ -33,12 +40,13 @@ class Quantization(Technique):
         from adaptkit.surgery import find_modules, unmatched
 
         patterns = [p for p in (*self.targets, *self.ignore) if p != "*"]
-        problems = [f"{pattern} matches no module of the model" for pattern in unmatched(model, patterns)]
+        problems = super().check(model)
+        problems += [f"{pattern} matches no module of the model" for pattern in unmatched(model, patterns)]
         weighted = [m for m in find_modules(model, self.targets, self.ignore).values() if _has_weight(m)]
         return problems if weighted or problems else ["the patterns leave no layer with weights to quantize"]
 
-    def placement(self, captured: Captured, model: nn.Module) -> Placement:
-        """Find the layers that the patterns leave, and the activations around them.
+    def placement(self, captured: Captured, model: nn.Module, notes: list[str]) -> Placement:
+        """Find the layers that the patterns leave and that get smaller, and the activations around them.
 
         Raises:
             TargetError: There is no such layer.
@@ -46,13 +54,32 @@ class Quantization(Technique):
         from adaptkit.quantization.planner import place_layers
         from adaptkit.surgery import find_modules
 
-        found = place_layers(captured, model, set(find_modules(model, self.targets, self.ignore)))
+        wanted = find_modules(model, self.targets, self.ignore)
+        larger = [name for name, module in wanted.items() if self._would_grow(module)]
+        if larger:
+            notes.append(f"left float, since integers and scales would take no fewer bytes: {', '.join(larger)}")
+        found = place_layers(captured, model, set(wanted).difference(larger))
         if not found.layers:
             raise TargetError(
                 f"{type(model).__name__} has no convolution or linear layer that targets={list(self.targets)} and "
                 f"ignore={list(self.ignore)} leave to quantize"
             )
         return found
+
+    def channel_bytes(self, weights: int) -> float:
+        """Count what the file holds for the weights of one output channel: eight bits each and a scale.
+
+        Args:
+            weights: How many they are.
+        """
+        return weights + _SCALE
+
+    def _would_grow(self, module: nn.Module) -> bool:
+        weight = module._parameters.get("weight")
+        if weight is None or weight.dim() < 2:
+            return False
+        each = weight[0].numel()
+        return self.channel_bytes(each) >= each * weight.element_size()
 
 
 class IntegerQuantization(Quantization):
@@ -128,7 +155,7 @@ class IntegerQuantization(Quantization):
         from adaptkit.quantization.calibrate import batches, histograms
         from adaptkit.quantization.planner import make_plan
 
-        placement = self.placement(captured, model)
+        placement = self.placement(captured, model, context.notes)
         found = histograms(captured, model, placement.groups, lambda: batches(context.calibration, self.calibration))
         shapes = tuple(tuple(x.shape) for x in context.example_inputs)
         return dataclasses.replace(make_plan(captured, model, placement, found, rounding), inputs=shapes)

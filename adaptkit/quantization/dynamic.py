@@ -61,7 +61,7 @@ class DynamicQuantization(Quantization):
         model.eval()
         shapes = tuple(tuple(x.shape) for x in context.example_inputs)
         captured = captured_and_folded(model, shapes)
-        found = self.placement(captured, model).layers
+        found = self.placement(captured, model, context.notes).layers
         layers = [layer for layer in found if layer.target not in CONVOLUTIONS]
         if not layers:
             raise TargetError(f"{type(model).__name__} has no linear layer to quantize; convolutions need fixed ranges")

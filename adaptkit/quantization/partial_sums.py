@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from adaptkit.quantization.base import IntegerQuantization
-from adaptkit.technique import Context
+from adaptkit.technique import Context, Form
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,6 +31,7 @@ class PartialSumQuantization(IntegerQuantization):
     """
 
     name: ClassVar[str] = "quantize.partial_sums"
+    leaves: ClassVar[frozenset[Form]] = frozenset({"quantized", "limited sums"})
     needs: ClassVar[frozenset[str]] = frozenset({"calibration"})
 
     weight_bits: Annotated[int, Field(ge=1, le=8)] = Field(8, description="Bits of a weight.")

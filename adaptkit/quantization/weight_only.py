@@ -31,9 +31,9 @@ class WeightOnlyQuantization(Quantization):
     Example:
         >>> import torch
         >>> from torch import nn
-        >>> net, x = nn.Linear(64, 8), torch.randn(4, 64)
+        >>> net, x = nn.Sequential(nn.Linear(64, 8)), torch.randn(4, 64)
         >>> half = WeightOnlyQuantization(weights="float16").apply(net, Context(example_inputs=(x,)))
-        >>> torch.equal(half(x), torch.nn.functional.linear(x, net.weight.half().float(), net.bias))
+        >>> torch.equal(half(x), nn.functional.linear(x, net[0].weight.half().float(), net[0].bias))
         True
     """
 
@@ -62,7 +62,8 @@ class WeightOnlyQuantization(Quantization):
         captured = captured_and_folded(model, shapes)
         values = fixed_values(captured, model)
         weights = {
-            f"{layer.name}.weight": values[str(layer.args[1])] for layer in self.placement(captured, model).layers
+            f"{layer.name}.weight": values[str(layer.args[1])]
+            for layer in self.placement(captured, model, context.notes).layers
         }
         if self.weights in _NOTES:
             plan = QuantizationPlan({}, shapes, formats=dict.fromkeys(weights, self.weights))
@@ -74,10 +75,21 @@ class WeightOnlyQuantization(Quantization):
         )
         return QuantizedModel(model, plan, Simulator(captured, plan))
 
+    def channel_bytes(self, weights: int) -> float:
+        """Count the bits of the weights, and a scale for the channel or for each of its blocks."""
+        if self.weights in _NOTES:
+            return 2 * weights
+        block = self._block()
+        scales = 1 if block is None else -(-weights // block)
+        return (0.5 if self.weights == "int4" else 1) * weights + 4 * scales
+
+    def _block(self) -> int | None:
+        return self.block or (32 if self.weights == "int4" else None)
+
     def _grid(self, weight: Tensor) -> Grid:
         from adaptkit.quantization.weights import block_grid, weight_grid
 
-        block = self.block or (32 if self.weights == "int4" else None)
+        block = self._block()
         if block is None:
             return weight_grid(weight, bits=8)
         return block_grid(weight, 4 if self.weights == "int4" else 8, block)

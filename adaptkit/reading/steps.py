@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from adaptkit.order import order_problems
 from adaptkit.reading.document import Document
 from adaptkit.reading.explain import check
 from adaptkit.reading.problem import KeyPath, hint, shown
@@ -18,6 +19,9 @@ def read_steps(document: Document, steps: Any, techniques: Mapping[str, type[Tec
         document.add(("steps",), f"expected a list, each entry starting with a dash; got {shown(steps)}")
         return ()
     found = [_step(document, step, ("steps", index), techniques) for index, step in enumerate(steps)]
+    kinds = [None if step is None else type(step) for step in found]
+    for index, message in order_problems(kinds, techniques):
+        document.add(("steps", index, *steps[index]) if isinstance(steps[index], dict) else ("steps", index), message)
     return tuple(step for step in found if step is not None)
 
 
