@@ -7,7 +7,7 @@ onto its own unmodified class.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,16 +18,20 @@ MARK = "sparse_parameters"
 
 _LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase, nn.MultiheadAttention)
 _INT32 = torch.iinfo(torch.int32)
+_HALF, _BINS = 16, 1 << 16
+"""Bits of a score that are counted at once, and the values they have."""
 
 
-def highest(scores: Sequence[Tensor], kept: int) -> list[Tensor]:
+def highest(scores: Sequence[Tensor], kept: int, score: Callable[[Tensor], Tensor] | None = None) -> list[Tensor]:
     """Say of every entry whether it is among the `kept` highest of all tensors; of equal ones the first stay.
 
-    The threshold is found by bisection over the bits of float32, so that no copy of all scores is made.
+    The threshold is found by counting the upper half of the bits of float32, then the lower, so that the scores of one
+    tensor are held at a time.
 
     Args:
         scores: Any shapes; no NaN.
         kept: From 0 to the number of entries.
+        score: Makes the scores of a tensor, each time they are needed; the tensors are the scores where None.
 
     Returns:
         A boolean tensor of each shape; `kept` entries are true in all.
@@ -36,22 +40,23 @@ def highest(scores: Sequence[Tensor], kept: int) -> list[Tensor]:
         >>> highest([torch.tensor([3.0, -1.0, 2.0]), torch.tensor([[2.0, 9.0]])], kept=3)
         [tensor([ True, False,  True]), tensor([[False,  True]])]
     """
-    ordered = [_ordered(one) for one in scores]
-    low, high = int(_INT32.min), int(_INT32.max)
-    while low < high:  # the largest threshold that at least `kept` entries reach
-        middle = (low + high + 1) // 2
-        if sum(int((one >= middle).sum()) for one in ordered) >= kept:
-            low = middle
-        else:
-            high = middle - 1
-    masks = [one > low for one in ordered]
-    left = kept - sum(int(mask.sum()) for mask in masks)
-    for mask, one in zip(masks, ordered, strict=True):
-        if left <= 0:
-            break
-        equal = (one.flatten() == low).nonzero().flatten()[:left]
-        mask.view(-1)[equal] = True
-        left -= len(equal)
+
+    def ordered(one: Tensor) -> Tensor:
+        return _ordered(one if score is None else score(one))
+
+    upper, left = _bin_reached((_upper(ordered(one)) for one in scores), kept)
+    parts = ((whole := ordered(one))[_upper(whole) == upper] & _BINS - 1 for one in scores)
+    lower, left = _bin_reached(parts, left)
+    threshold = (upper - _BINS // 2 << _HALF) + lower
+    masks = []
+    for one in scores:
+        whole = ordered(one)
+        mask = whole > threshold
+        if left > 0:
+            equal = (whole.flatten() == threshold).nonzero().flatten()[:left]
+            mask.view(-1)[equal] = True
+            left -= len(equal)
+        masks.append(mask)
     return masks
 
 
@@ -89,10 +94,14 @@ def magnitude_masks(weights: Sequence[Tensor], sparsity: float, ranking: str) ->
     """
     if ranking == "per_layer":
         return [highest([one.detach().abs()], count_kept(one.numel(), sparsity))[0] for one in weights]
-    scores = [(_lamp(one) if ranking == "lamp" else one.detach().float().abs()) for one in weights]
-    for score in scores:
-        score.view(-1)[score.argmax()] = torch.inf
-    return highest(scores, max(len(scores), count_kept(sum(score.numel() for score in scores), sparsity)))
+
+    def score(weight: Tensor) -> Tensor:
+        scores = _lamp(weight) if ranking == "lamp" else weight.detach().float().abs()
+        scores.view(-1)[scores.argmax()] = torch.inf
+        return scores
+
+    kept = count_kept(sum(one.numel() for one in weights), sparsity)
+    return highest(weights, max(len(weights), kept), score)
 
 
 def n_m_mask(weight: Tensor, n: int, m: int) -> Tensor:
@@ -239,6 +248,21 @@ def _ordered(scores: Tensor) -> Tensor:
     """Map float32 to whole numbers in the same order; -0 and 0 are one."""
     bits = (scores.detach().float() + 0.0).contiguous().view(torch.int32)
     return torch.where(bits < 0, bits ^ _INT32.max, bits)
+
+
+def _upper(ordered: Tensor) -> Tensor:
+    return (ordered >> _HALF) + _BINS // 2
+
+
+def _bin_reached(parts: Iterable[Tensor], kept: int) -> tuple[int, int]:
+    """Find the highest bin which, with those above, holds `kept` entries, and how many of its own are among them."""
+    counts = torch.zeros(_BINS, dtype=torch.int64)
+    for part in parts:
+        counts += torch.bincount(part.flatten().cpu(), minlength=_BINS)
+    from_above = counts.flip(0).cumsum(0)
+    place = int((from_above < kept).sum())
+    above = int(from_above[place - 1]) if place else 0
+    return _BINS - 1 - place, kept - above
 
 
 def _lamp(weight: Tensor) -> Tensor:
