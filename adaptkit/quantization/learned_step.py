@@ -26,21 +26,19 @@ class _Rounded(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, step: Tensor, grid: Grid, gradient_scale: float) -> Tensor:
         zero = grid.zero_point[0]
         scaled = x * (1 / step)
-        rounded = 2 * torch.floor(scaled / 2) + 1 if grid.odd else torch.round(scaled)
-        integers = (rounded + zero).clamp(grid.lowest, grid.highest) - zero
-        ctx.save_for_backward(scaled, integers)
-        ctx.shape, ctx.gradient_scale = step.shape, gradient_scale
+        rounded = torch.floor(scaled / 2).mul_(2).add_(1) if grid.odd else torch.round(scaled)
+        integers = rounded.clamp_(grid.lowest - zero, grid.highest - zero)
         # Odd integers are the middles of their cells, of which the outer two reach one step further.
         margin = 1 if grid.odd else 0
-        ctx.ends = grid.lowest - zero - margin, grid.highest - zero + margin
+        inside = scaled == scaled.clamp(grid.lowest - zero - margin, grid.highest - zero + margin)
+        ctx.save_for_backward(inside, integers - scaled.mul_(inside))
+        ctx.shape, ctx.gradient_scale = step.shape, gradient_scale
         return integers * step
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        scaled, integers = ctx.saved_tensors
-        inside = (scaled > ctx.ends[0]) & (scaled < ctx.ends[1])
-        to_step = gradient * torch.where(inside, integers - scaled, integers)
-        reduced = to_step.sum_to_size(ctx.shape) * ctx.gradient_scale
+        inside, by_step = ctx.saved_tensors
+        reduced = (gradient * by_step).sum_to_size(ctx.shape) * ctx.gradient_scale
         return gradient * inside, reduced, None, None
 
 
