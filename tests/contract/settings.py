@@ -19,7 +19,7 @@ SETTINGS = {
     "distill.adversarial": {"epochs": 0.5, "fit": {"learning_rate": 0.01}},
     "distill.cross_modal": {"student_view": {"size": 4}, "epochs": 0.5, "fit": {"learning_rate": 0.01}},
     "distill.lifelong": {"old_classes": 5, "epochs": 0.5, "fit": {"learning_rate": 0.01}},
-    "distill.quantized": {"calibration": 64, "epochs": 0.5, "fit": {"learning_rate": 0.01}},
+    "distill.quantized": {"calibration": 64, "rounding": "nearest", "epochs": 0.5, "fit": {"learning_rate": 0.01}},
     "factorize.svd": {"undo_slower": False, "round_to": 1},
     "factorize.sparse_svd": {"undo_slower": False, "round_to": 1},
     "factorize.tucker": {"rank": 0.5, "undo_slower": False},
@@ -27,7 +27,7 @@ SETTINGS = {
     "quantize.static": {"calibration": 64},
     "quantize.dynamic": {},
     "quantize.weight_only": {"weights": "int4", "block": 16},
-    "quantize.qat": {"calibration": 64, "epochs": 0.5, "fit": {"learning_rate": 0.01}},
-    "quantize.mixed": {"calibration": 64, "epochs": 0.5, "fit": {"learning_rate": 0.01}},
+    "quantize.qat": {"calibration": 64, "rounding": "nearest", "epochs": 0.5, "fit": {"learning_rate": 0.01}},
+    "quantize.mixed": {"calibration": 64, "rounding": "nearest", "epochs": 0.5, "fit": {"learning_rate": 0.01}},
     "quantize.partial_sums": {"calibration": 64},
 }
