@@ -30,7 +30,7 @@ class Moments:
 
 
 def neighbours(rows: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-    """Find the integers of a grid next below and next above every weight.
+    """Find the integers of a grid next below and next above every weight; a weight that was pruned has zero alone.
 
     Args:
         rows: Weights, out along the dimension before the last; the grid has one scale, or one for each of them.
@@ -43,6 +43,8 @@ def neighbours(rows: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     scaled = rows / step_of(rows, grid)
     low = 2 * torch.floor((scaled - 1) / 2) + 1 if grid.odd else torch.floor(scaled)
     high = low + (2 if grid.odd else 1)
+    if not grid.odd:
+        high = torch.where(rows == 0, low, high)
     return low.clamp(grid.lowest, grid.highest), high.clamp(grid.lowest, grid.highest)
 
 

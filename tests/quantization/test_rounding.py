@@ -96,3 +96,12 @@ def test_inputs_that_are_always_zero_leave_weights_at_the_nearest():
     x[:, :, 2] = 0
     found = learn_rounding(rows, grid, moments(x, x))
     assert torch.equal(found[..., 2], torch.round(rows / step(grid, rows))[..., 2])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_pruned_weight_stays_zero(seed):
+    rows, grid, x = problem(seed, width=24)
+    rows[..., ::2] = 0
+    integers = learn_rounding(rows, grid, moments(x, x))
+    assert (integers[..., ::2] == 0).all()
+    assert (integers[..., 1::2] != 0).any()
