@@ -42,7 +42,7 @@ from adaptkit.training.fit import fit
 from adaptkit.training.settings import FitSettings
 from adaptkit_zoo.index import builders
 
-SEEDS = range(10)
+SEEDS = range(5)
 FEWEST_SEEDS = 3  # the result is written after each seed from here on
 SAMPLES_A_CLASS = 10
 EPOCHS = 30

@@ -39,6 +39,212 @@ def main_job() -> str:
     return "\n".join(rows)
 
 
+def distillation() -> str:
+    """What each kind of distillation is worth to a small student."""
+    result: dict[str, Any] = json.loads((RESULTS / "distillation.json").read_text())
+    rows = ["| kind | with a teacher | without | difference, points | beats plain training | over `distill.logits` |"]
+    rows.append("|---|---|---|---|---|---|")
+    for kind, figures in result["kinds"].items():
+        name, _, how = kind.partition(",")
+        rows.append(
+            f"| `{name}`{how and ',' + how} | {_both_tasks(figures, 'with')} | {_both_tasks(figures, 'without')} "
+            f"| {_points(figures)} | {'yes' if figures['beats'] else 'no'} | {_points(figures.get('over_logits'))} |"
+        )
+    place = result["machine"]
+    rows += [
+        "",
+        f"Test accuracy on the digits, mean of {result['seeds']} seeds, differences with their 95 % intervals; "
+        f"{result['samples_a_class']} labelled samples a class, {result['epochs']} epochs, {result['student']}; "
+        f"the teacher reaches {100 * result['teacher_accuracy']:.1f} %; commit {place['commit']}; "
+        "`python benchmarks/distillation.py`.",
+    ]
+    return "\n".join(rows)
+
+
+def coverage() -> str:
+    """What works on which model, and what the dependency engine takes."""
+    table: dict[str, Any] = json.loads((RESULTS / "coverage.json").read_text())
+    columns = ("prune", "factorize", "int8", "export")
+    rows = ["| model | " + " | ".join(columns) + " | seconds | left alone, or what fails |"]
+    rows.append("|---" * (len(columns) + 3) + "|")
+    for name, cells in table["models"].items():
+        found = [cells.get(column) for column in columns]
+        seconds = cells.get("prune", {}).get("seconds")
+        rows.append(
+            f"| `{name}` | {' | '.join(map(_sign, found))} | {'–' if seconds is None else f'{seconds:.1f}'} "
+            f"| {_remarks(dict(zip(columns, found, strict=True)))} |"
+        )
+    place = table["machine"]["prune"]
+    counts = (f"{column} {_passed(table, column)}" for column in columns)
+    rows += [
+        "",
+        f"Passed, of those tried: {', '.join(counts)}. Seconds of the processor to find the groups and to cut, one "
+        f"thread of {place['cpu']}; torch {place['torch']}; commit {place['commit']}; `python benchmarks/coverage.py`. "
+        "“–” has not been run.",
+    ]
+    return "\n".join(rows)
+
+
+def coverage_peer() -> str:
+    """How long the analysis and the cut take, here and with Torch-Pruning."""
+    table: dict[str, Any] = json.loads((RESULTS / "coverage.json").read_text())
+    both = [cells["peer"] for cells in table["models"].values() if cells.get("peer", {}).get("ok")]
+    handled = [cell for cell in both if cell["torch_pruning"]["ok"]]
+    ours = sum(cell["seconds"] for cell in handled)
+    theirs = sum(cell["torch_pruning"]["seconds"] for cell in handled)
+    place = table["machine"]["peer"]
+    return (
+        f"Torch-Pruning 1.6.1, given no exceptions by hand, handles {len(handled)} of the {len(both)} classification "
+        f"models of torchvision that both were given. For those together adaptkit takes {ours:.1f} s and Torch-Pruning "
+        f"{theirs:.1f} s of one thread of {place['cpu']}, model by model in the same process, on the same small images; "
+        f"commit {place['commit']}; `python benchmarks/coverage.py --columns peer`."
+    )
+
+
+def quantization() -> str:
+    """Accuracy and latency of integers after training, beside the peers."""
+    results: dict[str, Any] = json.loads((RESULTS / "quantization.json").read_text())
+    rows = ["| network | quantizer | top-1, test | lost, points | faster, batch 1 | faster, batch 64 | ONNX file |"]
+    rows.append("|---" * 7 + "|")
+    for name, result in results.items():
+        exact = result["ways"]["float32"]["accuracy"]
+        for way, found in result["ways"].items():
+            single, many = (_deciles(found["speedup"][batch]) for batch in ("b1", "b64"))
+            rows.append(
+                f"| {name} | {way} | {100 * found['accuracy']:.2f} % | {100 * (exact - found['accuracy']):.2f} "
+                f"| {single} | {many} | {found['bytes'] / 1e6:.2f} MB |"
+            )
+    return "\n".join([*rows, "", _note(results, "median and deciles of alternating runs", "quantization.py")])
+
+
+def mixed_precision() -> str:
+    """Weight bytes against accuracy."""
+    results: dict[str, Any] = json.loads((RESULTS / "mixed_precision.json").read_text())
+    rows = ["| network | fewer weight bytes | top-1, test | lost, points | epochs | file agrees with the simulator |"]
+    rows.append("|---" * 6 + "|")
+    for name, found in results.items():
+        before, after = found["accuracy_float"], found["accuracy"]
+        rows.append(
+            f"| {name} | {found['weight_ratio']:.2f} × | {100 * before:.2f} → {100 * after:.2f} % "
+            f"| {100 * (before - after):.2f} | {found['epochs']:g} | {100 * found['agreement']:.2f} % |"
+        )
+    return "\n".join([*rows, "", _note(results, "one seed", "mixed_precision.py")])
+
+
+def _note(results: dict[str, Any], what: str, script: str) -> str:
+    place = next(iter(results.values()))["machine"]
+    commits = ", ".join(sorted({result["machine"]["commit"] for result in results.values()}))
+    vnni = "with" if place["vnni"] else "without"
+    return (
+        f"{place['cores']} cores of {place['cpu']}, {vnni} VNNI; ONNX Runtime {place['onnxruntime']}, one thread; "
+        f"{what}; commit {commits}; `python benchmarks/{script}`."
+    )
+
+
+def _deciles(ratio: dict[str, float]) -> str:
+    return f"{ratio['median']:.2f} × ({ratio['p10']:.2f} to {ratio['p90']:.2f})"
+
+
+def _sign(cell: dict[str, Any] | None) -> str:
+    return "–" if cell is None else "yes" if cell["ok"] else "**no**"
+
+
+def _passed(table: dict[str, Any], column: str) -> str:
+    tried = [cells[column] for cells in table["models"].values() if column in cells]
+    return f"{sum(cell['ok'] for cell in tried)} of {len(tried)}"
+
+
+def _remarks(cells: dict[str, dict[str, Any] | None]) -> str:
+    left = (cells["prune"] or {}).get("left_alone", [])
+    failed = [f"{column}: {cell['error']}" for column, cell in cells.items() if cell and "error" in cell]
+    return "<br>".join(line.replace("|", "\\|") for line in (*left, *failed))
+
+
+def load_balanced() -> str:
+    """A character LSTM with a tenth of its weights."""
+    result: dict[str, Any] = json.loads((RESULTS / "load_balanced.json").read_text())
+    rows = ["| seed | weights of the LSTM | dense | pruned | dense, trained on | busiest element to the mean |"]
+    rows.append("|---|---|---|---|---|---|")
+    for run in result["runs"]:
+        dense, pruned, longer = (run["perplexity"][key] for key in ("dense", "pruned", "dense_trained_on"))
+        rows.append(
+            f"| {run['seed']} | {run['weights']:,} → {run['kept']:,} | {dense:.3f} "
+            f"| {pruned:.3f} ({_percent(pruned, dense)}) | {longer:.3f} ({_percent(longer, dense)}) "
+            f"| {run['busiest_to_mean']:.3f} |"
+        )
+    rows += [
+        "",
+        f"Perplexity of the next character on the last twentieth of the text; {result['hidden']} hidden units, "
+        f"{result['elements']} processing elements, {result['dense_epochs']} epochs dense, then "
+        f"{result['pruning_epochs']} either way (*trained on*: without pruning); commit {result['machine']['commit']}; "
+        "`python benchmarks/load_balanced.py`.",
+    ]
+    return "\n".join(rows)
+
+
+def factorization() -> str:
+    """How long a whole model takes to factorize."""
+    result: dict[str, Any] = json.loads((RESULTS / "factorization.json").read_text())
+    rows = ["| | CPU time, median | adaptkit is faster by | relative error of the weights |", "|---|---|---|---|"]
+    names = {
+        "adaptkit": "`factorize.tucker`, on the model",
+        "tensorly": "tensorly `partial_tucker`, its own settings",
+        "tensorly_as_close": "tensorly, tolerance 1e-3",
+    }
+    for key, name in names.items():
+        ratio, spread = result["times_faster"].get(key), result["times_faster_range"].get(key)
+        faster = f"{ratio:.1f} × ({spread[0]:.1f} to {spread[1]:.1f})" if ratio else "–"
+        error = result["mean_relative_error"][key]
+        rows.append(f"| {name} | {result['median_seconds'][key]:.2f} s | {faster} | {error:.5f} |")
+    place = result["machine"]
+    rows += [
+        "",
+        f"{result['what']}, {result['layers']} layers; {result['turns']} turns, {result['threads']} thread of "
+        f"{place['cpu']}; tensorly {result['tensorly_version']}; commit {place['commit']}; "
+        "`python benchmarks/factorization.py`.",
+    ]
+    return "\n".join(rows)
+
+
+def sparsity() -> str:
+    """What zeros cost in accuracy and save in bytes, method by method."""
+    result: dict[str, Any] = json.loads((RESULTS / "sparsity.json").read_text())
+    rows = ["| method | accuracy | with 8-bit integers | file | with 8-bit integers | latency, batch 1 | batch 64 |"]
+    rows.append("|---|---|---|---|---|---|---|")
+    for name, figures in result["methods"].items():
+        rows.append(
+            f"| {name} | {100 * figures['accuracy']:.2f} % | {100 * figures['accuracy_int8']:.2f} % "
+            f"| {figures['bytes'] / 1e3:.0f} kB | {figures['bytes_int8'] / 1e3:.0f} kB "
+            f"| {_speedup(figures, 't1_b1')} | {_speedup(figures, 't1_b64')} |"
+        )
+    place = result["machine"]
+    rows += [
+        "",
+        f"ResNet-20 on CIFAR-10, test split, accuracy of the ONNX files; methods that train get {result['epochs']:g} "
+        f"epochs in all; latency against the dense file, ONNX Runtime {place['onnxruntime']}, one thread; "
+        f"commit {place['commit']}; `python benchmarks/sparsity.py`.",
+    ]
+    return "\n".join(rows)
+
+
+def _percent(after: float, before: float) -> str:
+    return f"{100 * (after / before - 1):+.1f} %"
+
+
+def _points(figures: dict[str, Any] | None) -> str:
+    if figures is None:
+        return "–"
+    centre, low, high = (f"{100 * figures[key]:+.1f}" for key in ("difference", "low", "high"))
+    return f"{centre} ({low} to {high})"
+
+
+def _both_tasks(figures: dict[str, Any], side: str) -> str:
+    mean = f"{100 * figures[side]:.1f} %"
+    if f"{side}_old" not in figures:
+        return mean
+    return f"{mean} (old task {100 * figures[f'{side}_old']:.1f} %, new {100 * figures[f'{side}_new']:.1f} %)"
+
+
 def _times(before: float, after: float) -> str:
     return f"{before / after:.1f} ×"
 
@@ -48,7 +254,17 @@ def _speedup(figures: dict[str, Any], key: str) -> str:
     return f"{ratio['median']:.2f} × lower ({ratio['low']:.2f} to {ratio['high']:.2f})" if ratio else "–"
 
 
-TABLES = {"main_job": main_job}
+TABLES = {
+    "main_job": main_job,
+    "quantization": quantization,
+    "mixed_precision": mixed_precision,
+    "distillation": distillation,
+    "load_balanced": load_balanced,
+    "factorization": factorization,
+    "sparsity": sparsity,
+    "coverage": coverage,
+    "coverage_peer": coverage_peer,
+}
 
 
 def main() -> None:
