@@ -96,8 +96,8 @@ def coverage_peer() -> str:
     return (
         f"Torch-Pruning 1.6.1, given no exceptions by hand, handles {len(handled)} of the {len(both)} classification "
         f"models of torchvision that both were given. For those together adaptkit takes {ours:.1f} s and Torch-Pruning "
-        f"{theirs:.1f} s of one thread of {place['cpu']}, model by model in the same process, on the same small images; "
-        f"commit {place['commit']}; `python benchmarks/coverage.py --columns peer`."
+        f"{theirs:.1f} s of one thread of {place['cpu']}, model by model in the same process, on the same small "
+        f"images; commit {place['commit']}; `python benchmarks/coverage.py --columns peer`."
     )
 
 
