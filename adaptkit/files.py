@@ -36,7 +36,7 @@ def write_atomically(path: Path, content: bytes | str | Iterable[Any]) -> None:
         'whole'
     """
     data = content.encode() if isinstance(content, str) else content
-    pieces = [data] if isinstance(data, bytes) else data
+    pieces: Iterable[Any] = [data] if isinstance(data, bytes) else data
     temporary: str | None = None
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PART, dir=path.parent)

@@ -30,7 +30,7 @@ def hold_back(model: onnx_ir.Model) -> Held:
         if tensor is not None and tensor.nbytes >= _LARGE:
             held[name] = tensor.numpy()
             value.const_value = onnx_ir.ExternalTensor(
-                _PLACE, None, None, tensor.dtype, shape=onnx_ir.Shape(tensor.shape), name=name
+                _PLACE, None, None, tensor.dtype, shape=onnx_ir.Shape(tensor.shape.numpy()), name=name
             )
     return held
 
