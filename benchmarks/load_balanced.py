@@ -6,7 +6,8 @@ mean cross entropy on the last twentieth of the text; settings were chosen on th
 either.
 
 Run: `ADAPTKIT_DATA=… python benchmarks/load_balanced.py [SEED …]`; the result goes to
-benchmarks/results/load_balanced.json after every seed.
+benchmarks/results/load_balanced.json after every seed. A run that was killed goes on where it was: its checkpoints are
+in a folder `load_balanced` among the temporary files.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import math
 import os
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,13 +102,28 @@ def measure(seed: int, text: Text) -> dict[str, Any]:
     def batches() -> Batches:
         return Batches(*text.train, batch_size=BATCH, shuffle=True, seed=seed)
 
-    fit(dense, batches(), epochs=DENSE_EPOCHS, settings=DENSE_FIT, seed=seed)
+    def workspace(name: str) -> Path:
+        folder = Path(tempfile.gettempdir(), "load_balanced", f"{seed}-{name}")
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    fit(dense, batches(), epochs=DENSE_EPOCHS, settings=DENSE_FIT, seed=seed, workspace=workspace("dense"))
     longer, pruned = copy.deepcopy(dense), copy.deepcopy(dense)
     technique = LoadBalancedPruning(
         targets=("LSTM",), sparsity=SPARSITY, elements=ELEMENTS, epochs=PRUNING_EPOCHS, fit=PRUNING_FIT
     )
-    technique.apply(pruned, Context(example_inputs=(text.train[0][:1],), train=batches(), seed=seed + 1))
-    fit(longer, batches(), epochs=PRUNING_EPOCHS, settings=PRUNING_FIT, seed=seed + 1)
+    context = Context(
+        example_inputs=(text.train[0][:1],), train=batches(), seed=seed + 1, workspace=workspace("pruned")
+    )
+    technique.apply(pruned, context)
+    fit(
+        longer,
+        batches(),
+        epochs=PRUNING_EPOCHS,
+        settings=PRUNING_FIT,
+        seed=seed + 1,
+        workspace=workspace("dense_trained_on"),
+    )
     weights = find_weights(pruned, ("LSTM",)).values()
     networks = {"dense": dense, "dense_trained_on": longer, "pruned": pruned}
     return {
