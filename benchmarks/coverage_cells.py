@@ -1,0 +1,179 @@
+"""The cells of the coverage table: what is tried with a model, one function a column.
+
+Seconds are those of the processor, which other work on the machine does not change. The reference is the engine's own
+test: the model with every removed slice set to zero.
+"""
+
+import contextlib
+import gc
+import itertools
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import coverage_models
+import torch
+from torch import Tensor, nn
+
+from adaptkit.export.onnx import final_onnx
+from adaptkit.pruning.channels import ChannelGraph, dependency_groups, remove
+from adaptkit.technique import Context
+from adaptkit.techniques import TECHNIQUES
+from tests.pruning.reference import masked_norms, outputs_of, random_selection, randomize, settled, zero
+
+Case = coverage_models.Case
+PRUNED_SHARE = 0.5
+TOLERANCES = {torch.float64: 1e-7, torch.float32: 1e-3}
+
+
+def prune(case: Case) -> dict[str, Any]:
+    """Remove half of the units of every group; compare with zeros, train one step."""
+    model = randomize(case.build()).to(case.dtype).eval()
+    inputs = coverage_models.as_dtype(case.inputs(), case.dtype)
+    before = _parameters(model)
+    graph, finding = _timed(lambda: dependency_groups(model, inputs))
+    selection = random_selection(graph, PRUNED_SHARE, seed=0)
+    with masked_norms(zero(model, graph, selection)):
+        wanted = _outputs(model, graph)
+    _, cutting = _timed(lambda: remove(model, graph, selection))
+    difference = max(itertools.starmap(_relative, zip(_outputs(model, graph), wanted, strict=True)))
+    trains = _trains(model.float(), case)
+    return {
+        "ok": bool(difference < TOLERANCES[case.dtype] and trains and selection),
+        "seconds": finding + cutting,
+        "groups": len(graph.groups),
+        "left_alone": list(graph.notes),
+        "parameters": before,
+        "parameters_after": _parameters(model),
+        "difference": difference,
+        "trains": trains,
+    }
+
+
+def _outputs(model: nn.Module, graph: ChannelGraph) -> list[Tensor]:
+    """Run what was captured, in the modes it was captured in: the model, or its parts on what they were given."""
+    found = []
+    for program in (one.program for one in graph.walked):
+        settled(model, program.training)
+        found += outputs_of(model.get_submodule(program.root), program.inputs)
+    return found
+
+
+def _relative(got: Tensor, wanted: Tensor) -> float:
+    if got.shape != wanted.shape or not torch.isfinite(wanted).all():
+        return float("inf")
+    return float((got - wanted).abs().max() / wanted.abs().max().clamp(min=1e-30)) if wanted.numel() else 0.0
+
+
+def _trains(model: nn.Module, case: Case) -> bool:
+    model.train()
+    loss = case.loss(model, case.inputs())
+    loss.backward()
+    torch.optim.SGD(model.parameters(), lr=1e-3).step()
+    return bool(torch.isfinite(loss))
+
+
+def export(case: Case) -> dict[str, Any]:
+    """Export the model with half of its units removed."""
+    model, inputs = case.build().eval(), case.inputs()
+    graph = dependency_groups(model, inputs)
+    remove(model, graph, random_selection(graph, PRUNED_SHARE, seed=0))
+    return _exported(model, inputs)
+
+
+def technique(name: str, **settings: Any) -> Callable[[Case], dict[str, Any]]:
+    """Apply a technique with its defaults and export what comes out."""
+
+    def run(case: Case) -> dict[str, Any]:
+        inputs = case.inputs()
+        context = Context(example_inputs=inputs, calibration=(inputs[0], torch.zeros(len(inputs[0]), dtype=torch.long)))
+        model = randomize(case.build()).eval()
+        model, seconds = _timed(lambda: TECHNIQUES[name](**settings).apply(model, context))
+        return {**_exported(model, inputs), "apply_seconds": seconds, "left_alone": list(context.notes)}
+
+    return run
+
+
+def peer(case: Case) -> dict[str, Any]:
+    """Time finding the groups and cutting half of the channels, here and with Torch-Pruning, on the same model."""
+    import torch_pruning
+
+    inputs = case.inputs()
+
+    def ours(model: nn.Module) -> None:
+        graph = dependency_groups(model, inputs)
+        remove(model, graph, random_selection(graph, PRUNED_SHARE, seed=0))
+
+    def theirs(model: nn.Module) -> None:
+        importance = torch_pruning.importance.RandomImportance()
+        torch_pruning.BasePruner(model, inputs, importance, pruning_ratio=PRUNED_SHARE).step()
+
+    seconds = _timed_cut(case, ours)[1]
+    return {"seconds": seconds, "torch_pruning": _or_error(lambda: _peer(case, theirs))}
+
+
+def _timed_cut(case: Case, cut: Callable[[nn.Module], None]) -> tuple[nn.Module, float]:
+    model = _without_initialization(case)
+    return model, _timed(lambda: cut(model))[1]
+
+
+def _peer(case: Case, cut: Callable[[nn.Module], None]) -> dict[str, Any]:
+    """Time Torch-Pruning; see whether the model got smaller, runs and trains."""
+    model, seconds = _timed_cut(case, cut)
+    smaller = _parameters(model) < _parameters(_without_initialization(case))
+    outputs_of(model.eval(), case.inputs())
+    return {"ok": smaller and _trains(model, case), "seconds": seconds}
+
+
+def _without_initialization(case: Case) -> nn.Module:
+    """Build a model fast: times do not depend on its weights."""
+    fillers = [name for name in dir(nn.init) if name.endswith("_") and not name.startswith("_")]
+    with contextlib.ExitStack() as stack:
+        for name in fillers:
+            stack.enter_context(mock.patch.object(nn.init, name, lambda tensor, *_, **__: tensor))
+        model = case.build()
+    for parameter in model.parameters():
+        parameter.data.fill_(0.01)
+    gc.collect()
+    return model.eval()
+
+
+def _exported(model: nn.Module, inputs: tuple[Any, ...]) -> dict[str, Any]:
+    proto, seconds = _timed(lambda: final_onnx(model.eval(), inputs))
+    return {"ok": bool(proto.graph.node), "seconds": seconds}
+
+
+def _parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    started = time.process_time()
+    return work(), time.process_time() - started
+
+
+def _or_error(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Run something; where it fails, say why."""
+    try:
+        return {"ok": True, **work()}
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        lines = (str(error).strip() or type(error).__name__).splitlines()
+        return {"ok": False, "error": f"{type(error).__name__}: {lines[0][:300]} ({where.name}, line {where.lineno})"}
+
+
+COLUMNS: dict[str, Callable[[Case], dict[str, Any]]] = {
+    "prune": prune,
+    "export": export,
+    "factorize": technique("factorize.svd"),
+    "int8": technique("quantize.static", calibration=8),
+    "peer": peer,
+}
+
+
+def cell(name: str, column: str) -> dict[str, Any]:
+    """Try one thing with one model."""
+    torch.manual_seed(0)
+    return _or_error(lambda: COLUMNS[column](coverage_models.CASES[name]))
