@@ -245,6 +245,24 @@ def _both_tasks(figures: dict[str, Any], side: str) -> str:
     return f"{mean} (old task {100 * figures[f'{side}_old']:.1f} %, new {100 * figures[f'{side}_new']:.1f} %)"
 
 
+def scale() -> str:
+    """Peak memory and time of pruning and quantizing large models."""
+    result: dict[str, Any] = json.loads((RESULTS / "scale.json").read_text())
+    rows = ["| parameters | pruning | peak memory | to the model's own | above an empty process | time | file |"]
+    rows.append("|---|---|---|---|---|---|---|")
+    for pruning, sizes in result.items():
+        for row in sizes.values():
+            grown = (row["peak_bytes"] - row["stages"]["start"]["peak_bytes"]) / row["model_bytes"]
+            rows.append(
+                f"| {row['parameters'] / 1e6:,.0f} M | `prune.{pruning}` | {row['peak_bytes'] / 1e9:.2f} GB "
+                f"| {row['peak_to_model']:.2f} × | {grown:.2f} × | {row['seconds']:.0f} s "
+                f"| {row['file_bytes'] / 1e6:,.0f} MB |"
+            )
+    place = next(iter(next(iter(result.values())).values()))["machine"]
+    rows += ["", f"One thread of {place['cpu']}; torch {place['torch']}; `python benchmarks/scale.py`."]
+    return "\n".join(rows)
+
+
 def _times(before: float, after: float) -> str:
     return f"{before / after:.1f} ×"
 
@@ -264,6 +282,7 @@ TABLES = {
     "sparsity": sparsity,
     "coverage": coverage,
     "coverage_peer": coverage_peer,
+    "scale": scale,
 }
 
 
