@@ -1,7 +1,7 @@
 """The cells of the coverage table: what is tried with a model, one function a column.
 
-Seconds are those of the processor, which other work on the machine does not change. The reference is the engine's own
-test: the model with every removed slice set to zero.
+Seconds are those of the processor; other work on the machine changes them less than those of the clock, but it does.
+The reference is the engine's own test: the model with every removed slice set to zero.
 """
 
 import contextlib

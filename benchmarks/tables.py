@@ -75,12 +75,13 @@ def coverage() -> str:
             f"| {_remarks(dict(zip(columns, found, strict=True)))} |"
         )
     place = table["machine"]["prune"]
-    counts = (f"{column} {_passed(table, column)}" for column in columns)
+    counts = (f"{column} {_passed(table, column)}" for column in columns if _tried(table, column))
     rows += [
         "",
-        f"Passed, of those tried: {', '.join(counts)}. Seconds of the processor to find the groups and to cut, one "
-        f"thread of {place['cpu']}; torch {place['torch']}; commit {place['commit']}; `python benchmarks/coverage.py`. "
-        "“–” has not been run.",
+        f"Passed, of those tried: {', '.join(counts)}; “–” has not been run. Seconds of the processor to find the "
+        f"groups and to cut, one thread of {place['cpu']}, {place['cores']} cores at a load average of "
+        f"{place['load_average']}, which makes them longer; torch {place['torch']}; commit {place['commit']}; "
+        "`python benchmarks/coverage.py`.",
     ]
     return "\n".join(rows)
 
@@ -94,10 +95,11 @@ def coverage_peer() -> str:
     theirs = sum(cell["torch_pruning"]["seconds"] for cell in handled)
     place = table["machine"]["peer"]
     return (
-        f"Torch-Pruning 1.6.1, given no exceptions by hand, handles {len(handled)} of the {len(both)} classification "
-        f"models of torchvision that both were given. For those together adaptkit takes {ours:.1f} s and Torch-Pruning "
-        f"{theirs:.1f} s of one thread of {place['cpu']}, model by model in the same process, on the same small "
-        f"images; commit {place['commit']}; `python benchmarks/coverage.py --columns peer`."
+        f"Timed so far on {len(both)} of torchvision's classification models; Torch-Pruning 1.6.1 handles "
+        f"{len(handled)} of them without exceptions by hand. For those together adaptkit takes {ours:.1f} s and "
+        f"Torch-Pruning {theirs:.1f} s of one thread of {place['cpu']}, model by model in the same process, on the same "
+        f"small images, {place['cores']} cores at a load average of {place['load_average']}; commit {place['commit']}; "
+        "`python benchmarks/coverage.py --columns peer`."
     )
 
 
@@ -149,8 +151,12 @@ def _sign(cell: dict[str, Any] | None) -> str:
     return "–" if cell is None else "yes" if cell["ok"] else "**no**"
 
 
+def _tried(table: dict[str, Any], column: str) -> list[dict[str, Any]]:
+    return [cells[column] for cells in table["models"].values() if column in cells]
+
+
 def _passed(table: dict[str, Any], column: str) -> str:
-    tried = [cells[column] for cells in table["models"].values() if column in cells]
+    tried = _tried(table, column)
     return f"{sum(cell['ok'] for cell in tried)} of {len(tried)}"
 
 
