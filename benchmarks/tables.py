@@ -97,9 +97,9 @@ def coverage_peer() -> str:
     return (
         f"Timed so far on {len(both)} of torchvision's classification models; Torch-Pruning 1.6.1 handles "
         f"{len(handled)} of them without exceptions by hand. For those together adaptkit takes {ours:.1f} s and "
-        f"Torch-Pruning {theirs:.1f} s of one thread of {place['cpu']}, model by model in the same process, on the same "
-        f"small images, {place['cores']} cores at a load average of {place['load_average']}; commit {place['commit']}; "
-        "`python benchmarks/coverage.py --columns peer`."
+        f"Torch-Pruning {theirs:.1f} s of one thread of {place['cpu']}, model by model in the same process, on the "
+        f"same small images, {place['cores']} cores at a load average of {place['load_average']}; "
+        f"commit {place['commit']}; `python benchmarks/coverage.py --columns peer`."
     )
 
 
