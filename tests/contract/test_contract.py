@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from adaptkit.export.files import file_bytes
 from adaptkit.export.onnx import export_onnx
-from adaptkit.loading.saved import load, save
+from adaptkit.loading.saved import float_model, load, save
 from adaptkit.runtime.model import AdaptedModel
 from adaptkit.technique import Context, Technique
 from adaptkit.techniques import TECHNIQUES
@@ -37,6 +38,13 @@ def _context() -> Context:
     x = torch.rand(128, 1, 8, 8, generator=generator)
     y = torch.randint(10, (128,), generator=generator)
     return Context(example_inputs=(x[:2],), train=(x, y), validation=(x, y), calibration=(x, y), teacher=_model())
+
+
+@pytest.fixture(scope="module")
+def bytes_before(tmp_path_factory) -> int:
+    path = tmp_path_factory.mktemp("before") / "model.onnx"
+    export_onnx(_model(), (torch.rand(2, 1, 8, 8),), path)
+    return file_bytes(path)
 
 
 def _technique(name: str) -> Technique:
@@ -88,6 +96,16 @@ def test_only_what_it_needs_is_enough(name: str):
     assert torch.isfinite(compressed(x)).all()
 
 
+def test_the_teacher_is_not_changed_so_that_later_steps_can_share_it(name: str):
+    if "teacher" not in TECHNIQUES[name].needs:
+        pytest.skip("it needs no teacher")
+    teacher = _model()
+    before = state_sha256(teacher), [module.training for module in teacher.modules()]
+    _technique(name).apply(_model(), _context().replace(teacher=teacher))
+    assert (state_sha256(teacher), [module.training for module in teacher.modules()]) == before
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in teacher.modules())
+
+
 def test_same_seed_same_bytes(name: str):
     assert state_sha256(_apply(name)) == state_sha256(_apply(name))
 
@@ -112,13 +130,21 @@ def test_trains_on_after_loading(name: str, tmp_path):
     assert any(not torch.equal(before[key], value) for key, value in loaded.state_dict().items())
 
 
-def test_exports_and_runs_on_onnx_runtime(name: str, tmp_path):
+def test_no_layer_grows(name: str):
+    after = dict(float_model(_apply(name)).named_parameters())
+    for path, layer in _model().named_modules():
+        before = sum(parameter.numel() for parameter in layer.parameters(recurse=False))
+        assert before == 0 or sum(p.numel() for key, p in after.items() if key.startswith(f"{path}.")) <= before
+
+
+def test_exports_runs_on_onnx_runtime_and_the_file_does_not_grow(name: str, tmp_path, bytes_before: int):
     compressed = _apply(name).eval()
     export_onnx(compressed, (torch.rand(2, 1, 8, 8),), tmp_path / "model.onnx")
     x = torch.rand(7, 1, 8, 8)
     logits = torch.from_numpy(AdaptedModel.open(tmp_path / "model.onnx").predict(x.numpy()))
     expected = compressed(x).detach()
     assert (logits - expected).abs().max() <= 0.05 * expected.abs().max()
+    assert file_bytes(tmp_path / "model.onnx") <= bytes_before
 
 
 def test_needs_nothing_of_torch_to_be_imported(name: str):
