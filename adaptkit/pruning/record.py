@@ -13,6 +13,17 @@ from torch._subclasses.schema_check_mode import SchemaCheckMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+aten = torch.ops.aten
+# Torch takes these apart in Python each time, to find out that the shape stays: that took most of a recording.
+_KEEP_SHAPE = {
+    aten.batch_norm.default, aten.layer_norm.default, aten.group_norm.default, aten.instance_norm.default,
+    aten.hardtanh.default, aten.relu6.default, aten.silu.default, aten.gelu.default, aten.hardswish.default,
+    aten.hardsigmoid.default, aten.elu.default, aten.leaky_relu.default, aten.dropout.default,
+}  # fmt: skip
+_KEEP_TENSOR = {
+    aten.hardtanh_.default, aten.relu6_.default, aten.silu_.default, aten.hardswish_.default,
+    aten.hardsigmoid_.default, aten.elu_.default, aten.leaky_relu_.default, aten.dropout_.default,
+}  # fmt: skip
 _CANNOT_HOLD_TENSORS = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
 
 
@@ -68,7 +79,9 @@ class _Recorder(SchemaCheckMode):  # type: ignore[no-untyped-call]
         if any(tensor.is_meta for tensor in given) and not all(tensor.is_meta for tensor in given):
             # a constant that the model made on the processor
             args, kwargs = _swap((args, kwargs), lambda tensor: tensor.to("meta"))
-        result = func(*args, **kwargs)
+        result = _known(func, args)
+        if result is None:
+            result = func(*args, **kwargs)
         self._add_call(func, before, result)
         return result
 
@@ -126,6 +139,19 @@ class _Recorder(SchemaCheckMode):  # type: ignore[no-untyped-call]
         node.meta["val"] = _seen(tensor)
         self._nodes[id(tensor)] = node
         self._alive.append(tensor)
+
+
+def _known(func: Any, args: tuple[Any, ...]) -> Tensor | None:
+    """Return the result of a call whose first argument says all about it; None where torch is to be asked."""
+    if func in _KEEP_TENSOR:
+        return args[0]  # type: ignore[no-any-return]
+    if func not in _KEEP_SHAPE:
+        return None
+    if func is aten.batch_norm.default and any(
+        isinstance(own, Tensor) and own.shape[0] != args[0].shape[1] for own in args[1:5]
+    ):
+        return None  # torch says what is wrong
+    return torch.empty_like(args[0])
 
 
 class _Shape:
