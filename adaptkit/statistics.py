@@ -34,12 +34,13 @@ def renew_statistics(model: nn.Module, context: Context) -> None:
         context: Calibration data, the loss (cross entropy for class numbers where None), and the notes.
 
     Example:
-        >>> model = nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2))
-        >>> x = torch.randn(256, 4)
-        >>> context = Context((x,), calibration=(x, (model(5 * x)[:, 0] > 0).long()))
+        >>> model = nn.Sequential(nn.Linear(1, 2), nn.BatchNorm1d(2))
+        >>> x = torch.linspace(9, 11, 256)[:, None]
+        >>> model[0].weight.data, model[0].bias.data = torch.tensor([[1.0], [-1.0]]), torch.zeros(2)
+        >>> context = Context((x,), calibration=(x, (x[:, 0] < 10).long()))
         >>> renew_statistics(model, context)
-        >>> len(context.notes)
-        1
+        >>> len(context.notes), round(model[1].running_mean[0].item())
+        (1, 10)
     """
     found = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     norms = [norm for norm in found if norm.running_mean is not None]

@@ -103,6 +103,8 @@ class ADMMPruning(TrainedSparsePruning):
             raise DataError(f"{self.name} needs training data: give Context(train=...), or set data: synthetic")
         weights = self.weights(model)
         if self.data == "synthetic":
+            # No image is read, for the statistics of normalizations neither.
+            context = context.replace(calibration=None)
             weights = self._matchable(model, weights, context)
         sets, notes = constraint_sets(model, context.example_inputs, weights, self.wanted())
         context.notes.extend(notes)
