@@ -190,4 +190,5 @@ export: {{min_agreement: 0.99}}
 """
     report = compress(parse_recipe(text), tmp_path / "run", progress=False)
     assert report.certificate.passed
-    assert report.final.bytes < report.baseline.bytes
+    smaller = {first, second} != {"distill.logits"}
+    assert report.final.bytes <= report.baseline.bytes - smaller

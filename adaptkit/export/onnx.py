@@ -15,6 +15,7 @@ from adaptkit.export.held import Held, fill_in, hold_back
 from adaptkit.export.metadata import Metadata, Normalize
 from adaptkit.export.names import name_nodes
 from adaptkit.export.normalize import add_normalization
+from adaptkit.export.traced import takes_only_tensors, trace
 from adaptkit.modes import evaluating
 from adaptkit.quiet import quiet
 from adaptkit.specs import ExportSpec
@@ -87,10 +88,11 @@ def to_onnx(model: nn.Module, example_inputs: tuple[Tensor, ...], opset: int = 2
 
     Inputs are called `input` (`input_1`, … when there are more), outputs `logits` (`logits_1`, …), the free dimension
     `batch`, nodes as `names.name_nodes` says. The same model gives the same bytes: files and lines of the source are
-    left out.
+    left out. A model that takes lists or dictionaries, as detectors do, is traced on the example instead: shapes stay
+    those of the example, and outputs are called by their keys (`boxes`, `scores`, …).
 
     Args:
-        model: Any module that torch.export captures.
+        model: Any module that torch.export captures, or torch.jit.trace where it takes more than tensors.
         example_inputs: Inputs of one call, batch first.
         opset: ONNX operator set.
 
@@ -111,6 +113,8 @@ def _exported(model: nn.Module, example_inputs: tuple[Tensor, ...], opset: int) 
     captured: torch.export.ExportedProgram | None = None
     try:
         with evaluating(model), quiet(), torch.inference_mode(False), torch.no_grad():
+            if not takes_only_tensors(example_inputs):
+                return trace(model, example_inputs, opset)
             captured = _capture(model, example_inputs)
             proto, held = _convert(captured, opset)
     except Exception as error:  # whatever the model's own code or the exporter raises is about this model

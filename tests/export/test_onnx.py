@@ -11,6 +11,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from adaptkit.errors import ModelError, RunFolderError
@@ -250,3 +251,35 @@ def test_models_that_cannot_be_captured(model, message, tmp_path):
         export_onnx(model, (torch.ones(2, 8),), tmp_path / "model.onnx")
     assert "\n" not in str(raised.value)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_detector_finds_the_same_boxes(tmp_path):
+    """Every box counts, so that random weights find some; the file must agree on an image it was not made with."""
+    detector = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn
+    model = detector(weights=None, weights_backbone=None, num_classes=4, box_score_thresh=0.0).eval()
+    path = tmp_path / "model.onnx"
+    export_onnx(model, ([torch.rand(3, 320, 320)],), path)
+    image = torch.rand(3, 320, 320)
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_outputs()]
+    found = dict(zip(names, session.run(None, {"input": image.numpy()}), strict=True))
+    (expected,) = model([image])
+    assert set(names) == set(expected)
+    assert len(expected["boxes"]) > 10
+    for key, value in expected.items():
+        np.testing.assert_allclose(found[key], value.detach().numpy(), atol=1e-2, rtol=1e-3)
+    assert b"site-packages" not in path.read_bytes()
+
+
+class Named(nn.Module):
+    """Takes a dictionary, gives one."""
+
+    def forward(self, x):
+        return {"sum": x["a"] + x["b"], "more": [x["a"], {"sum": x["b"]}]}
+
+
+def test_dictionaries_keep_their_keys():
+    proto = to_onnx(Named(), ({"a": torch.ones(2), "b": torch.zeros(2)},))
+    assert [value.name for value in proto.graph.input] == ["input", "input_1"]
+    assert [value.name for value in proto.graph.output] == ["sum", "more", "sum_1"]
