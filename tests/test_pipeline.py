@@ -2,7 +2,6 @@
 
 import json
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -159,7 +158,8 @@ def _ended(process: subprocess.Popen[bytes]) -> tuple[int, str]:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", [7, 8])
-def test_killed_at_twenty_random_moments_it_ends_in_the_same_bytes(tmp_path, seed):
+def test_killed_again_and_again_at_random_moments_it_ends_in_the_same_bytes(tmp_path, seed):
+    """Three kills in each of two runs: the resumed run is killed as well."""
     recipe = tmp_path / "small.yaml"
     recipe.write_text(SMALL)
     started = time.monotonic()
@@ -168,16 +168,15 @@ def test_killed_at_twenty_random_moments_it_ends_in_the_same_bytes(tmp_path, see
     whole = (tmp_path / "whole" / "model.onnx").read_bytes()
     report = _untimed(json.loads((tmp_path / "whole" / "report.json").read_text()))
     moments = random.Random(seed)
-    for _ in range(10):
-        folder = tmp_path / "killed"
-        process = _start(recipe, folder)
-        time.sleep(moments.uniform(0.2, 0.95) * length)
-        process.send_signal(signal.SIGKILL)
-        _ended(process)
+    for folder in (tmp_path / "first", tmp_path / "second"):
+        for resume in ([], ["--resume"], ["--resume"]):
+            process = _start(recipe, folder, *resume)
+            time.sleep(moments.uniform(0.3, 0.8) * length)
+            process.send_signal(signal.SIGKILL)
+            _ended(process)
         assert _ended(_start(recipe, folder, "--resume")) == (0, "")
         assert (folder / "model.onnx").read_bytes() == whole
         assert _untimed(json.loads((folder / "report.json").read_text())) == report
-        shutil.rmtree(folder)
 
 
 def test_another_class_is_refused(run):

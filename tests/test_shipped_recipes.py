@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.torch
-import torch
 from PIL import Image
 
 from adaptkit.errors import RecipeError
@@ -18,6 +17,11 @@ from adaptkit.specs import ModelSpec
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
+WEIGHTS = {
+    "resnet20_cifar": "resnet20-cifar10-jpeg",
+    "resnet56_cifar": "resnet56-cifar10-jpeg",
+    "vgg16_bn_cifar": "vgg16_bn_cifar",
+}
 FEW = [
     "data.validation=6", "data.calibration=16", "data.batch_size=8", "gates={}", "export.min_agreement=0.0",
     "profile={threads: [1], batch_sizes: [1], repeats: 2, warmup: 1}",
@@ -42,9 +46,9 @@ def world(tmp_path, monkeypatch) -> Path:
         (tmp_path / folder).mkdir()
     _images(tmp_path / "data" / "cifar10-jpeg.zip", 32)
     _images(tmp_path / "imagenet.zip", 40)
-    for name in ("resnet20", "resnet56"):
-        state = load_model(ModelSpec(zoo=f"{name}_cifar"), num_classes=2).state_dict()
-        safetensors.torch.save_file(state, tmp_path / "weights" / f"{name}-cifar10-jpeg.safetensors")
+    for model, file in WEIGHTS.items():
+        state = load_model(ModelSpec(zoo=model), num_classes=2).state_dict()
+        safetensors.torch.save_file(state, tmp_path / "weights" / f"{file}.safetensors")
     monkeypatch.setenv("ADAPTKIT_DATA", str(tmp_path))
     monkeypatch.setenv("ADAPTKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("IMAGENET", str(tmp_path / "imagenet.zip"))
@@ -61,7 +65,6 @@ def _overrides(name: str) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_runs_to_the_end(name: str, world: Path):
-    torch.set_num_threads(2)
     recipe = read_recipe(RECIPES / f"{name}.yaml", _overrides(name))
     report = compress(recipe, world / "run", progress=False)
     assert len(report.steps) == len(recipe.steps)

@@ -15,6 +15,7 @@ from adaptkit.export.held import Held, fill_in, hold_back
 from adaptkit.export.metadata import Metadata, Normalize
 from adaptkit.export.names import name_nodes
 from adaptkit.export.normalize import add_normalization
+from adaptkit.export.operators import operators_read_once
 from adaptkit.export.traced import takes_only_tensors, trace
 from adaptkit.modes import evaluating
 from adaptkit.quiet import quiet
@@ -134,9 +135,10 @@ def _capture(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> torch.expo
 
 def _convert(captured: torch.export.ExportedProgram, opset: int) -> tuple[onnx.ModelProto, Held]:
     inputs = len(captured.graph_signature.user_inputs)
-    program = torch.onnx.export(
-        captured, (), dynamo=True, opset_version=opset, input_names=_names("input", inputs), verbose=False
-    )
+    with operators_read_once():
+        program = torch.onnx.export(
+            captured, (), dynamo=True, opset_version=opset, input_names=_names("input", inputs), verbose=False
+        )
     assert program is not None  # it is None only where a file name is given
     held = hold_back(program.model)
     proto: onnx.ModelProto = program.model_proto

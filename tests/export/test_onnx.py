@@ -1,5 +1,6 @@
 """Writing ONNX files."""
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -12,9 +13,11 @@ import onnxruntime as ort
 import pytest
 import torch
 import torchvision
+from onnxscript.values import TracedOnnxFunction
 from torch import nn
 
 from adaptkit.errors import ModelError, RunFolderError
+from adaptkit.export import onnx as onnx_module
 from adaptkit.export.files import file_bytes
 from adaptkit.export.metadata import Normalize, read_metadata
 from adaptkit.export.onnx import export_onnx, to_onnx
@@ -135,6 +138,16 @@ def test_same_bytes_in_two_processes(tmp_path):
         subprocess.run([sys.executable, "-c", _SCRIPT, str(path)], check=True, env=environment, cwd=path.parent)
         sums.append(hashlib.sha256(path.read_bytes()).hexdigest())
     assert sums[0] == sums[1]
+
+
+def test_operators_are_read_once_and_nothing_changes_by_it(net, monkeypatch):
+    x = (torch.zeros(2, 3, 6, 6),)
+    with monkeypatch.context() as patched:
+        patched.setattr(onnx_module, "operators_read_once", contextlib.nullcontext)
+        expected = to_onnx(net, x).SerializeToString(deterministic=True)
+    to_onnx(net, x)
+    monkeypatch.setattr(TracedOnnxFunction, "function_ir", property(lambda _: pytest.fail("read again")))
+    assert to_onnx(net, x).SerializeToString(deterministic=True) == expected
 
 
 def test_no_paths_of_this_machine_in_the_file(net):
