@@ -38,6 +38,15 @@ REFUSED = {
 }
 PAIRS = list(itertools.product(FAMILIES, repeat=2))
 RUNS = [pair for pair in PAIRS if pair not in REFUSED]
+WHOLE = [
+    ("distill.logits", "prune.structured"),
+    ("prune.structured", "factorize.svd"),
+    ("factorize.svd", "prune.magnitude"),
+    ("prune.magnitude", "distill.logits"),
+    ("factorize.svd", "quantize.static"),
+    ("prune.magnitude", "quantize.static"),
+]
+"""Every family first and second, as far as it may be; all pairs go through the techniques themselves in any case."""
 
 
 class Tiny(nn.Module):
@@ -176,7 +185,7 @@ def test_zeros_stay_while_integers_are_trained(name, digits, trained):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("first", "second"), RUNS)
+@pytest.mark.parametrize(("first", "second"), WHOLE)
 def test_a_pair_of_families_through_the_whole_pipeline(first, second, tmp_path: Path):
     steps = json.dumps([{name: FAMILIES[name]} for name in (first, second)])
     text = f"""\
@@ -190,5 +199,4 @@ export: {{min_agreement: 0.99}}
 """
     report = compress(parse_recipe(text), tmp_path / "run", progress=False)
     assert report.certificate.passed
-    smaller = {first, second} != {"distill.logits"}
-    assert report.final.bytes <= report.baseline.bytes - smaller
+    assert report.final.bytes < report.baseline.bytes
