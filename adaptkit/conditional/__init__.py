@@ -1,0 +1,1 @@
+"""Models that spend little on easy inputs."""

@@ -1,0 +1,163 @@
+"""How sure an exit must be: as little as the accuracy allows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from adaptkit.conditional.bounds import drop_bound
+from adaptkit.errors import TargetError
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+NEVER = float("inf")
+"""The threshold of an exit that is not taken."""
+_NOTCHES = 64
+_SHARE = 0.3
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What every exit of a model says to some samples.
+
+    Args:
+        sureness: N × exits but the last; the larger, the surer.
+        right: N × exits: whether the answer is right.
+        original: N: whether the original model's answer is right.
+        seconds: Time from the input to each exit's answer, all heads on the way counted.
+    """
+
+    sureness: Array
+    right: Array
+    original: Array
+    seconds: Array
+
+    def part(self, rows: Array) -> Answers:
+        """Take some of the samples."""
+        return Answers(self.sureness[rows], self.right[rows], self.original[rows], self.seconds)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What thresholds do to some samples.
+
+    Args:
+        thresholds: On sureness, one an exit but the last; `NEVER` where it is not taken.
+        shares: Of the samples that leave at each exit.
+        seconds: Mean time of a sample.
+        lost: Samples that only the original gets right.
+        gained: Samples that only the exits get right.
+        samples: All of them.
+        bound: The drop in accuracy is at most this, at the confidence asked for.
+    """
+
+    thresholds: tuple[float, ...]
+    shares: tuple[float, ...]
+    seconds: float
+    lost: int
+    gained: int
+    samples: int
+    bound: float
+
+
+def evaluate(answers: Answers, thresholds: tuple[float, ...], confidence: float = 0.95) -> Outcome:
+    """Send samples through the exits: each leaves at the first where it is sure enough.
+
+    Example:
+        >>> answers = Answers(np.array([[0.9], [0.2]]), np.array([[True, True], [False, True]]),
+        ...                   np.array([True, True]), np.array([1.0, 3.0]))
+        >>> outcome = evaluate(answers, (0.5,))
+        >>> outcome.shares, outcome.seconds, outcome.lost
+        ((0.5, 0.5), 2.0, 0)
+    """
+    leaves = np.column_stack([answers.sureness >= np.asarray(thresholds), np.ones(len(answers.original), bool)])
+    place = leaves.argmax(axis=1)
+    right = np.take_along_axis(answers.right, place[:, None], axis=1)[:, 0]
+    lost, gained = int((answers.original & ~right).sum()), int((right & ~answers.original).sum())
+    shares = np.bincount(place, minlength=leaves.shape[1]) / len(place)
+    return Outcome(
+        thresholds,
+        tuple(shares.tolist()),
+        float(shares @ answers.seconds),
+        lost,
+        gained,
+        len(place),
+        drop_bound(lost, gained, len(place), confidence),
+    )
+
+
+def choose(answers: Answers, max_drop: float, confidence: float = 0.95, seed: int = 0) -> Outcome:
+    """Find the fastest thresholds whose drop in accuracy stays below a limit with the confidence asked for.
+
+    Three tenths of the samples order candidates from never leaving early to leaving as early as pays; the others
+    test them in this order, and the last one before the first that fails is taken. So many candidates can be tried, and
+    the bound still holds as often as it says (fixed-sequence testing; Angelopoulos et al. 2021, "Learn then test",
+    section 3).
+
+    Args:
+        answers: On samples that nothing was trained on.
+        max_drop: The limit, as a share.
+        confidence: How often the bound must hold.
+        seed: Which samples are which.
+
+    Returns:
+        What the thresholds do to the samples they were tested on.
+
+    Raises:
+        TargetError: No exit can be used within the limit; says how far it got.
+    """
+    order = np.random.default_rng(seed).permutation(len(answers.original))
+    cut = round(_SHARE * len(order))
+    tested = answers.part(order[cut:])
+    best, start = None, None
+    for thresholds in _ever_earlier(answers.part(order[:cut])):
+        outcome = evaluate(tested, thresholds, confidence)
+        if outcome.bound > max_drop:
+            break
+        start = start or outcome
+        best = outcome if sum(outcome.shares[:-1]) > 0 else best
+    if best is None:
+        kept = evaluate(tested, (NEVER,) * answers.sureness.shape[1], confidence)
+        raise TargetError(_refusal(kept, max_drop, confidence, start is not None))
+    return best
+
+
+def _refusal(kept: Outcome, max_drop: float, confidence: float, first_exit: bool) -> str:
+    limit = f"a drop of at most {100 * max_drop:.2f} points with {100 * confidence:.0f} % confidence"
+    reached = (
+        f"on {kept.samples} validation samples even without leaving early it is only bounded by {100 * kept.bound:.2f}"
+    )
+    why = "no exit is sure enough" if first_exit else f"{reached} ({kept.lost} lost, {kept.gained} gained)"
+    return f"there are no thresholds for {limit}: {why}. Give more validation samples, train longer, or allow more"
+
+
+def _ever_earlier(answers: Answers) -> Iterator[tuple[float, ...]]:
+    """Lower one threshold after the other, first where most time is saved for the fewest samples lost."""
+    grids = [_notches(column) for column in answers.sureness.T]
+    places = [0] * len(grids)
+    now = evaluate(answers, tuple(grid[0] for grid in grids))
+    yield now.thresholds
+    while True:
+        steps = []
+        for exit_, grid in enumerate(grids):
+            if places[exit_] + 1 < len(grid):
+                moved = [*places[:exit_], places[exit_] + 1, *places[exit_ + 1 :]]
+                steps.append((moved, evaluate(answers, tuple(g[p] for g, p in zip(grids, moved, strict=True)))))
+        if not steps:
+            return
+        places, now = max(steps, key=lambda step, now=now: _worth(now, step[1]))  # type: ignore[misc]
+        yield now.thresholds
+
+
+def _worth(before: Outcome, after: Outcome) -> tuple[float, float]:
+    saved = before.seconds - after.seconds
+    dropped = (after.lost - after.gained) - (before.lost - before.gained)
+    return (saved / (dropped + 0.5) if dropped >= 0 else float("inf"), saved)
+
+
+def _notches(sureness: Array) -> list[float]:
+    """List thresholds from never to always."""
+    return [NEVER, *np.unique(np.quantile(sureness, np.linspace(0, 1, _NOTCHES), method="higher"))[::-1].tolist()]
