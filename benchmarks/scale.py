@@ -100,7 +100,7 @@ def compare(folder: Path) -> dict[str, object]:
     from adaptkit.runtime.model import AdaptedModel
 
     expected = np.load(folder / "expected.npz")
-    found = AdaptedModel.open(folder / "model.onnx").predict(expected["x"])
+    found = AdaptedModel.load(folder / "model.onnx").predict(expected["x"])
     error = float(np.abs(found - expected["y"]).max() / np.abs(expected["y"]).max())
     return {"largest_error": error, "same_class": float((found.argmax(1) == expected["y"].argmax(1)).mean())}
 

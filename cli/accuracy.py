@@ -31,7 +31,7 @@ def _normalized(spec: "DataSpec", path: Path) -> "DataSpec":
     from adaptkit.runtime import AdaptedModel
     from adaptkit.specs import Normalization
 
-    used = AdaptedModel.open(path).normalize
+    used = AdaptedModel.load(path).normalize
     if spec.normalize != "none" or not used.mean:
         return spec
     return spec.model_copy(update={"normalize": Normalization(mean=used.mean, std=used.std)})

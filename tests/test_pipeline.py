@@ -86,7 +86,7 @@ def test_the_result_loads_back_onto_the_unmodified_class(run):
     folder, _ = run
     model = adaptkit.load(lenet5_digits, folder)
     x = torch.rand(4, 1, 8, 8)
-    expected = AdaptedModel.open(folder).predict(x.numpy())
+    expected = AdaptedModel.load(folder).predict(x.numpy())
     torch.testing.assert_close(model(x), torch.from_numpy(expected), atol=0.1, rtol=0.05)
 
 

@@ -67,7 +67,7 @@ def certify(
         ModelError: ONNX Runtime cannot open the file.
     """
     with evaluating(model), torch.no_grad():
-        sums, probe = _compare_outputs(model, AdaptedModel.open(path, torch.get_num_threads()), test_batches)
+        sums, probe = _compare_outputs(model, AdaptedModel.load(path, torch.get_num_threads()), test_batches)
         quantized = isinstance(model, ExportsItself)
         errors = _layer_errors(model, path, probe, spec, example_inputs)
     factor, floor = (_FACTOR_INTEGER, _FLOOR_INTEGER) if quantized else (_FACTOR_FLOAT, spec.tolerance)
@@ -158,7 +158,7 @@ def _layer_errors(
     model: nn.Module, path: Path, probe: Tensor, spec: ExportSpec, example_inputs: tuple[Tensor, ...]
 ) -> dict[str, float]:
     probe = probe[: samples_that_fit(model, (probe,))]
-    file = AdaptedModel.open(path)
+    file = AdaptedModel.load(path)
     proto = read_model(path)
     name = proto.graph.input[0].name
     feeds = {name: file.expected_input(probe.numpy())}

@@ -20,7 +20,7 @@ def file_accuracy(path: Path, batches: Batches) -> float:
     Raises:
         DataError: There is not one sample.
     """
-    model = AdaptedModel.open(path)
+    model = AdaptedModel.load(path)
     right = total = 0
     for x, y in batches:
         logits = model.predict(model.expected_input(x.numpy()))

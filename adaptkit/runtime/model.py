@@ -2,60 +2,78 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import numpy as np
 import onnxruntime as ort
 
 from adaptkit.errors import DataError, ModelError
 from adaptkit.export.metadata import Metadata, Normalize, read_metadata
+from adaptkit.runtime.early_exit import StagedExits
+from adaptkit.runtime.manifest import MANIFEST, read_manifest
+from adaptkit.runtime.result import Array, Result, Runner
 from adaptkit.runtime.session import open_session
-
-Array: TypeAlias = np.ndarray[Any, Any]
+from adaptkit.runtime.statistics import Counter, PathStatistics
 
 _CHANNEL_AXIS = 1
 
 
 class AdaptedModel:
-    """An ONNX file on ONNX Runtime, with what it says about itself.
+    """An exported model on ONNX Runtime, plain or conditional, with what it says about itself.
+
+    May be called from many threads at once.
 
     Args:
-        session: Where it runs.
-        metadata: What the file says.
+        session: Takes the input; of a conditional model, the first of several.
+        runner: Runs a batch through all of them; the session alone where None.
 
     Example:
         >>> import tempfile, torch
         >>> from adaptkit.export.onnx import export_onnx
         >>> folder = Path(tempfile.mkdtemp())
         >>> export_onnx(torch.nn.Linear(4, 2), (torch.zeros(1, 4),), folder / "model.onnx", labels=("no", "yes"))
-        >>> model = AdaptedModel.open(folder)
-        >>> model.predict(np.zeros((3, 4), np.float32)).shape, model.labels
+        >>> model = AdaptedModel.load(folder)
+        >>> model(np.zeros((3, 4), np.float32)).logits.shape, model.labels
         ((3, 2), ('no', 'yes'))
     """
 
-    def __init__(self, session: ort.InferenceSession, metadata: Metadata) -> None:
-        self.session = session
-        self.metadata = metadata
+    def __init__(self, session: ort.InferenceSession, runner: Runner | None = None) -> None:
+        self.metadata: Metadata = read_metadata(session.get_modelmeta().custom_metadata_map)
         self._input = session.get_inputs()[0]
-        self._output = session.get_outputs()[0].name
+        self._runner = runner or _Whole(session)
+        self._counter = Counter(self._runner.paths)
 
     @classmethod
-    def open(cls, path: str | Path, threads: int | None = None) -> AdaptedModel:
-        """Open an ONNX file, or the model.onnx of a run folder.
+    def load(cls, path: str | Path, threads: int | None = None) -> AdaptedModel:
+        """Open an ONNX file, or what a run folder holds: stages with their manifest, or model.onnx.
 
         Args:
             path: File or folder.
             threads: Threads within an operator; None takes one a core.
 
         Raises:
-            ModelError: Nothing is there, or it is not an ONNX file that ONNX Runtime can run.
+            ModelError: Nothing is there, a file is of another build, or ONNX Runtime cannot run it.
         """
         path = Path(path)
+        if path.is_dir() and (path / MANIFEST).is_file():
+            exits = StagedExits.load(path, read_manifest(path), threads)
+            return cls(exits.sessions[0], exits)
         if path.is_dir() and not (path / "model.onnx").is_file():
-            raise ModelError(f"{path} holds no model.onnx: give an ONNX file or the folder of a finished run")
-        session = open_session(path / "model.onnx" if path.is_dir() else path, threads)
-        return cls(session, read_metadata(session.get_modelmeta().custom_metadata_map))
+            raise ModelError(
+                f"{path} holds no model.onnx and no {MANIFEST}: give an ONNX file or the folder of a finished run"
+            )
+        return cls(open_session(path / "model.onnx" if path.is_dir() else path, threads))
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Names of the ways a sample can take through the model."""
+        return self._runner.paths
+
+    @property
+    def statistics(self) -> tuple[PathStatistics, ...]:
+        """The ways that samples took since the model was opened, their shares, and how long they waited."""
+        return self._counter.read()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -72,24 +90,29 @@ class AdaptedModel:
         """Of the recipe that made the file."""
         return self.metadata.recipe_sha256
 
-    def predict(self, x: Array) -> Array:
+    def __call__(self, x: Array) -> Result:
         """Run the model.
 
         Args:
             x: float32, N × …, normalized, unless the graph normalizes: then pixels in [0, 1].
 
         Returns:
-            The first output, such as N × classes logits.
+            The first output, such as N × classes logits, and which way every sample took.
 
         Raises:
-            DataError: Shape or type is wrong, or a value is NaN or infinite.
+            DataError: Shape or type is wrong, there is no sample, or a value is NaN or infinite.
         """
         self._check(x)
-        logits: Array = self.session.run([self._output], {self._input.name: x})[0]
-        return logits
+        result = self._runner(x)
+        self._counter.add(result)
+        return result
 
-    def classify(self, images: Array) -> Array:
-        """Run the model on images and return its first output.
+    def predict(self, x: Array) -> Array:
+        """Run the model and return its first output alone."""
+        return self(x).logits
+
+    def classify(self, images: Array) -> Result:
+        """Run the model on images.
 
         Args:
             images: uint8 N × H × W × C (or N × H × W for one channel), or floats in [0, 1] of the same layout.
@@ -103,7 +126,7 @@ class AdaptedModel:
         if pixels.size and not (pixels.min() >= 0 and pixels.max() <= 1):
             raise DataError(f"float images are in [0, 1]; got {pixels.min():g} to {pixels.max():g}. Divide by 255?")
         pixels = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
-        return self.predict(np.ascontiguousarray(pixels if self.normalize.in_graph else self._normalized(pixels)))
+        return self(np.ascontiguousarray(pixels if self.normalize.in_graph else self._normalized(pixels)))
 
     def expected_input(self, normalized: Array) -> Array:
         """Turn normalized inputs into what the file takes: the pixels back, where it normalizes by itself."""
@@ -133,7 +156,24 @@ class AdaptedModel:
         if not fits:
             shape = " × ".join(str(size) for size in want)
             raise DataError(f"the model takes {shape}; got shape {list(x.shape)}")
+        if len(x) == 0:
+            raise DataError("the batch is empty: give at least one sample")
         if self._input.type == "tensor(float)" and x.dtype != np.float32:
             raise DataError(f"the model takes float32; got {x.dtype}. Convert with x.astype(numpy.float32)")
         if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
             raise DataError("the input holds NaN or infinity")
+
+
+class _Whole:
+    """One session that every sample goes through."""
+
+    def __init__(self, session: ort.InferenceSession) -> None:
+        self.paths = ("whole",)
+        self._session, self._input = session, session.get_inputs()[0].name
+        self._output = session.get_outputs()[0].name
+
+    def __call__(self, x: Array) -> Result:
+        started = time.perf_counter()
+        logits: Array = self._session.run([self._output], {self._input: x})[0]
+        seconds = time.perf_counter() - started
+        return Result(logits, np.zeros(len(x), np.int64), {"whole": seconds}, np.full(len(x), seconds))

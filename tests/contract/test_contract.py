@@ -141,7 +141,7 @@ def test_exports_runs_on_onnx_runtime_and_the_file_does_not_grow(name: str, tmp_
     compressed = _apply(name).eval()
     export_onnx(compressed, (torch.rand(2, 1, 8, 8),), tmp_path / "model.onnx")
     x = torch.rand(7, 1, 8, 8)
-    logits = torch.from_numpy(AdaptedModel.open(tmp_path / "model.onnx").predict(x.numpy()))
+    logits = torch.from_numpy(AdaptedModel.load(tmp_path / "model.onnx").predict(x.numpy()))
     expected = compressed(x).detach()
     assert (logits - expected).abs().max() <= 0.05 * expected.abs().max()
     assert file_bytes(tmp_path / "model.onnx") <= bytes_before

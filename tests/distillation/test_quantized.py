@@ -51,7 +51,7 @@ def test_a_model_that_is_quantized_already_goes_on_from_there(tmp_path):
     assert {key: grid.bits for key, grid in student.plan.tensors.items()} == bits
     x = images(40, 9)[0]
     export_onnx(student, (x[:2],), tmp_path / "model.onnx")
-    logits = torch.from_numpy(AdaptedModel.open(tmp_path / "model.onnx").predict(x.numpy()))
+    logits = torch.from_numpy(AdaptedModel.load(tmp_path / "model.onnx").predict(x.numpy()))
     assert float((logits.argmax(1) == student(x).argmax(1)).float().mean()) == 1
 
 

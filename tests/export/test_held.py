@@ -40,7 +40,7 @@ def test_filled_in_it_is_the_whole_model(net, tmp_path):
     onnx.checker.check_model(proto)
     onnx.save(proto, tmp_path / "model.onnx")
     np.testing.assert_allclose(
-        AdaptedModel.open(tmp_path / "model.onnx").predict(X.numpy()), net(X).detach(), atol=1e-5
+        AdaptedModel.load(tmp_path / "model.onnx").predict(X.numpy()), net(X).detach(), atol=1e-5
     )
 
 
@@ -49,7 +49,7 @@ def test_the_file_holds_them_inside_or_beside(net, tmp_path, single):
     path = tmp_path / "model.onnx"
     export_onnx(net, (X,), path, spec=ExportSpec(single_file=single))
     assert len(list(tmp_path.glob("*.data"))) == (not single)
-    np.testing.assert_allclose(AdaptedModel.open(path).predict(X.numpy()), net(X).detach(), atol=1e-5)
+    np.testing.assert_allclose(AdaptedModel.load(path).predict(X.numpy()), net(X).detach(), atol=1e-5)
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in read_model(path).graph.initializer}
     np.testing.assert_array_equal(stored["0.weight"], net[0].weight.detach().numpy())
 

@@ -40,7 +40,7 @@ def test_a_sparse_file_is_smaller_and_computes_the_same(tmp_path):
         net, path = _net(sparsity), tmp_path / f"{sparsity}.onnx"
         export_onnx(net, (x,), path)
         sizes[sparsity] = file_bytes(path)
-        logits = torch.from_numpy(AdaptedModel.open(path).predict(x.numpy()))
+        logits = torch.from_numpy(AdaptedModel.load(path).predict(x.numpy()))
         torch.testing.assert_close(logits, net(x).detach(), rtol=1e-5, atol=1e-5)
     assert len(onnx.load(tmp_path / "0.9.onnx").graph.sparse_initializer) == 2
     assert sizes[0.9] < 0.2 * sizes[0.0]
@@ -58,7 +58,7 @@ def test_an_integer_file_keeps_zeros_and_integer_kernels(tmp_path):
     weights = [numpy_helper.to_array(t) for t in proto.graph.initializer if t.name.endswith("_quantized") and t.dims]
     assert min((w == 0).mean() for w in weights if w.ndim > 1) > 0.88
     assert file_bytes(tmp_path / "sparse.onnx") < 0.6 * dense.stat().st_size
-    outputs = [AdaptedModel.open(path).predict(x.numpy()) for path in (tmp_path / "sparse.onnx", dense)]
+    outputs = [AdaptedModel.load(path).predict(x.numpy()) for path in (tmp_path / "sparse.onnx", dense)]
     np.testing.assert_array_equal(*outputs)
 
 
@@ -104,4 +104,4 @@ def test_weights_beside_the_file_stay_readable(tmp_path):
     proto = to_onnx(_net(0.9), (torch.rand(2, 3, 8, 8),))
     write_model(proto, tmp_path / "model.onnx", single_file=False)
     assert {t.name for t in read_model(tmp_path / "model.onnx").graph.initializer} >= {"4.weight"}
-    assert AdaptedModel.open(tmp_path / "model.onnx").predict(np.zeros((1, 3, 8, 8), np.float32)).shape == (1, 10)
+    assert AdaptedModel.load(tmp_path / "model.onnx").predict(np.zeros((1, 3, 8, 8), np.float32)).shape == (1, 10)

@@ -378,7 +378,7 @@ def test_what_follows_still_works(technique, tmp_path):
     torch.testing.assert_close(loaded(x), model.eval()(x))
     quantized = StaticQuantization(calibration=64).apply(loaded, context()).eval()
     export_onnx(quantized, (x,), tmp_path / "model.onnx")
-    logits = torch.from_numpy(AdaptedModel.open(tmp_path / "model.onnx").predict(x.numpy()))
+    logits = torch.from_numpy(AdaptedModel.load(tmp_path / "model.onnx").predict(x.numpy()))
     expected = quantized(x).detach()
     assert (logits - expected).abs().max() <= 0.05 * expected.abs().max()
 

@@ -305,7 +305,7 @@ def test_every_set_meets_its_target_and_runs_in_integers(kind, cost, tmp_path):
             net, Context(example_inputs=(x[:2],), calibration=(x, torch.zeros(16, dtype=torch.long)))
         )
         export_onnx(quantized, (x[:2],), tmp_path / "model.onnx")
-        logits = torch.from_numpy(AdaptedModel.open(tmp_path / "model.onnx").predict(x.numpy()))
+        logits = torch.from_numpy(AdaptedModel.load(tmp_path / "model.onnx").predict(x.numpy()))
         torch.testing.assert_close(logits, quantized(x).detach(), rtol=0.05, atol=0.05)
 
 

@@ -43,21 +43,21 @@ def logits_of_pixels(net, images):
 
 
 def test_classify_applies_the_recorded_normalization(net, folder):
-    model = AdaptedModel.open(folder, threads=1)
+    model = AdaptedModel.load(folder, threads=1)
     images = np.random.default_rng(0).integers(0, 256, (5, 6, 6, 3), dtype=np.uint8)
     expected = logits_of_pixels(net, images)
-    np.testing.assert_allclose(model.classify(images), expected, atol=1e-5)
-    np.testing.assert_allclose(model.classify(images / 255), expected, atol=1e-5)
+    np.testing.assert_allclose(model.classify(images).logits, expected, atol=1e-5)
+    np.testing.assert_allclose(model.classify(images / 255).logits, expected, atol=1e-5)
 
 
 def test_predict_takes_what_expected_input_gives(net, folder):
-    model = AdaptedModel.open(folder / "model.onnx")
+    model = AdaptedModel.load(folder / "model.onnx")
     x = torch.randn(3, 3, 6, 6)
     np.testing.assert_allclose(model.predict(model.expected_input(x.numpy())), net(x).detach().numpy(), atol=1e-5)
 
 
 def test_notes_of_the_file(folder):
-    model = AdaptedModel.open(folder)
+    model = AdaptedModel.load(folder)
     assert model.labels == ("no", "yes")
     assert (model.normalize.mean, model.normalize.std) == (_MEAN, _STD)
     assert model.recipe_sha256 == "12ab"
@@ -70,7 +70,7 @@ def test_file_without_our_notes(tmp_path):
     proto = onnx.load(tmp_path / "model.onnx")
     del proto.metadata_props[:]
     onnx.save(proto, tmp_path / "plain.onnx")
-    model = AdaptedModel.open(tmp_path / "plain.onnx")
+    model = AdaptedModel.load(tmp_path / "plain.onnx")
     assert model.labels == ()
     assert model.normalize.mean == ()
     assert model.predict(np.zeros((1, 2), np.float32)).shape == (1, 2)
@@ -81,7 +81,7 @@ def test_grey_images(tmp_path):
     export_onnx(net, (torch.zeros(2, 1, 2, 2),), tmp_path / "model.onnx")
     images = np.array([[[0, 51], [102, 255]]], np.uint8)
     expected = net(torch.from_numpy(images[:, None].astype(np.float32) / 255)).detach().numpy()
-    np.testing.assert_allclose(AdaptedModel.open(tmp_path).classify(images), expected, atol=1e-6)
+    np.testing.assert_allclose(AdaptedModel.load(tmp_path).classify(images).logits, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_grey_images(tmp_path):
 )
 def test_inputs_that_do_not_fit(folder, x, message):
     with pytest.raises(DataError, match=message):
-        AdaptedModel.open(folder).predict(x)
+        AdaptedModel.load(folder).predict(x)
 
 
 @pytest.mark.parametrize(
@@ -110,14 +110,17 @@ def test_inputs_that_do_not_fit(folder, x, message):
 )
 def test_images_that_do_not_fit(folder, images, message):
     with pytest.raises(DataError, match=message):
-        AdaptedModel.open(folder).classify(images)
+        AdaptedModel.load(folder).classify(images)
 
 
 def test_files_that_cannot_be_opened(tmp_path):
     with pytest.raises(ModelError, match=r"absent\.onnx is not there: give an ONNX file"):
-        AdaptedModel.open(tmp_path / "absent.onnx")
-    with pytest.raises(ModelError, match=r"holds no model\.onnx: give an ONNX file or the folder of a finished run"):
-        AdaptedModel.open(tmp_path)
+        AdaptedModel.load(tmp_path / "absent.onnx")
+    with pytest.raises(
+        ModelError,
+        match=r"holds no model\.onnx and no manifest\.json: give an ONNX file or the folder of a finished run",
+    ):
+        AdaptedModel.load(tmp_path)
     (tmp_path / "model.onnx").write_bytes(b"not ONNX at all")
     with pytest.raises(ModelError, match=r"ONNX Runtime cannot open .*model\.onnx: .*Is it a whole ONNX file\?"):
-        AdaptedModel.open(tmp_path)
+        AdaptedModel.load(tmp_path)
