@@ -25,12 +25,14 @@ def forms_of(model: nn.Module) -> frozenset[Form]:
         >>> sorted(forms_of(net))
         ['sparse']
     """
-    from adaptkit.pruning.masks import marked
+    from adaptkit.pruning.masks import PATTERN, marked
     from adaptkit.quantization.simulate import QuantizedModel
 
     if isinstance(model, QuantizedModel):
         return frozenset({"quantized", "limited sums"} if model.plan.accumulators else {"quantized"})
-    return frozenset({"sparse"} if marked(model) else ())
+    patterned = any(hasattr(module, PATTERN) for module in model.modules())
+    forms: dict[Form, bool] = {"sparse": bool(marked(model)), "patterned": patterned}
+    return frozenset(form for form, has in forms.items() if has)
 
 
 def order_problems(steps: Sequence[Kind | None], techniques: Mapping[str, Kind]) -> list[tuple[int, str]]:

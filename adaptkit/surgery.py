@@ -17,6 +17,8 @@ Structure = dict[str, Any]
 _PLAIN = (bool, int, float, str, type(None))
 _TRUSTED = ("torch.nn.", "adaptkit.")
 _SIZES = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
+_OF_TORCH = ("training", "_is_full_backward_hook", "_compiled_call_impl")
+"""Plain attributes of every module that say nothing of its structure; others may hold sizes, private ones too."""
 _KEPT_ARGUMENTS: dict[type[nn.Module], tuple[str, ...]] = {
     nn.Conv2d: _SIZES,
     nn.Linear: ("in_features", "out_features"),
@@ -119,8 +121,9 @@ def rebuild(model: nn.Module, structure: Structure) -> nn.Module:
             module = model.get_submodule(name)
             for key, value in attributes.items():
                 setattr(module, key, _from_plain(value))
+        shared: dict[int, tuple[Tensor, nn.Parameter]] = {}
         for name, entry in structure["tensors"].items():
-            _resize(model, name, entry)
+            _resize(model, name, entry, shared)
     except AttributeError as error:
         raise ModelError(
             f"this run folder was made from another model: {error}. Pass the builder of the model that was compressed"
@@ -153,13 +156,17 @@ def _describe_tensors(name: str, module: nn.Module, original: nn.Module, structu
         before: dict[str, Tensor | None] = getattr(original, kind)
         for key in {**before, **now}:
             new, old = now.get(key), before.get(key)
-            new_shape = None if new is None else list(new.shape)
-            if new_shape != (None if old is None else list(old.shape)) or (key in now) != (key in before):
-                entry: Structure = {"shape": new_shape, "buffer": kind == "_buffers"}
+            if _form(new) != _form(old) or (key in now) != (key in before):
+                shape = None if new is None else list(new.shape)
+                entry: Structure = {"shape": shape, "buffer": kind == "_buffers"}
                 if new is not None:
                     entry["dtype"] = str(new.dtype).removeprefix("torch.")
                     entry["persistent"] = key not in module._non_persistent_buffers_set
                 structure["tensors"][_join(name, key)] = entry
+
+
+def _form(tensor: Tensor | None) -> tuple[list[int], torch.dtype] | None:
+    return None if tensor is None else (list(tensor.shape), tensor.dtype)
 
 
 def _class_recipe(name: str, module: nn.Module) -> Structure:
@@ -195,7 +202,7 @@ def _build(recipe: Structure) -> nn.Module:
 
 def _plain_attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
     for key, value in vars(module).items():
-        if key != "training" and not key.startswith("_") and _is_plain(value):
+        if key not in _OF_TORCH and _is_plain(value):
             yield key, value
 
 
@@ -218,8 +225,8 @@ def _from_plain(value: Any) -> Any:
     return [_from_plain(item) for item in value] if isinstance(value, list) else value
 
 
-def _resize(model: nn.Module, name: str, entry: Structure) -> None:
-
+def _resize(model: nn.Module, name: str, entry: Structure, shared: dict[int, tuple[Tensor, nn.Parameter]]) -> None:
+    """Put an empty tensor in the place of one; what was one parameter under two names stays one."""
     parent, _, key = name.rpartition(".")
     module = model.get_submodule(parent)
     if entry["shape"] is None:
@@ -228,8 +235,13 @@ def _resize(model: nn.Module, name: str, entry: Structure) -> None:
     tensor = torch.empty(entry["shape"], dtype=getattr(torch, entry["dtype"]))
     if entry["buffer"]:
         module.register_buffer(key, tensor, persistent=entry["persistent"])
-    else:
-        setattr(module, key, nn.Parameter(tensor, requires_grad=tensor.is_floating_point()))
+        return
+    new = nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
+    old = getattr(module, key, None)
+    if isinstance(old, Tensor):
+        _, kept = shared.setdefault(id(old), (old, new))
+        new = kept if _form(kept) == _form(new) else new
+    setattr(module, key, new)
 
 
 def _delete(model: nn.Module, name: str) -> None:

@@ -146,3 +146,35 @@ def test_structure_of_another_model_names_the_cure():
     structure = describe(_narrow(Net()), Net())
     with pytest.raises(ModelError, match="Pass the builder"):
         rebuild(nn.Sequential(), structure)
+
+
+class Sizes(nn.Module):
+    """Keeps a size where others keep private things, and uses one weight twice."""
+
+    def __init__(self, size: int = 8) -> None:
+        super().__init__()
+        self._size = size
+        self.embed, self.head = nn.Embedding(10, size), nn.Linear(size, 10, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, x):
+        return self.head(self.embed(x).view(-1, self._size))
+
+
+def test_private_sizes_and_shared_weights_come_back():
+    cut = Sizes(4)
+    cut.embed.embedding_dim = cut.head.in_features = 4
+    fresh = rebuild(Sizes(8), json.loads(json.dumps(describe(cut, Sizes(8)))))
+    fresh.load_state_dict(cut.state_dict())
+    assert fresh.head.weight is fresh.embed.weight
+    assert sum(parameter.numel() for parameter in fresh.parameters()) == 40
+    assert torch.equal(fresh(torch.arange(3)), cut(torch.arange(3)))
+
+
+def test_new_layers_keep_their_precision():
+    model = Net().double()
+    replace_module(model, "head", nn.Sequential(nn.Linear(8, 2), nn.Linear(2, 4)).double())
+    fresh = rebuild(Net().double(), json.loads(json.dumps(describe(model, Net().double()))))
+    fresh.load_state_dict(model.state_dict())
+    x = torch.randn(1, 3, 4, 4, dtype=torch.float64)
+    assert torch.equal(fresh.eval()(x), model.eval()(x))

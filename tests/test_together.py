@@ -200,3 +200,17 @@ export: {{min_agreement: 0.99}}
     report = compress(parse_recipe(text), tmp_path / "run", progress=False)
     assert report.certificate.passed
     assert report.final.bytes < report.baseline.bytes
+
+
+def test_a_model_that_comes_with_a_pattern_of_zeros_refuses_what_would_break_it(digits, trained):
+    context = _context(digits, _built(trained))
+    patterned = TECHNIQUES["prune.n_m"](permute=False).apply(_built(trained), context)
+    for name in ("prune.structured", "prune.magnitude"):
+        assert any("pattern" in problem for problem in TECHNIQUES[name]().check(patterned))
+    assert TECHNIQUES["quantize.static"]().check(patterned) == []
+
+
+def test_sparse_factors_are_not_taken_apart_again():
+    [(index, message)] = order_problems([TECHNIQUES["factorize.sparse_svd"], TECHNIQUES["factorize.svd"]], TECHNIQUES)
+    assert index == 1
+    assert "zeros would be lost" in message

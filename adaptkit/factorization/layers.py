@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from adaptkit.factorization.schemes import Ranks, Scheme
+from adaptkit.modes import evaluating
 from adaptkit.profiling.layer_latency import LayerShape, layer_shapes
 from adaptkit.pruning.masks import MARK
+from adaptkit.surgery import replace_module
 
 
 @dataclass(frozen=True)
@@ -87,13 +89,41 @@ def sort_out(
             reasons[name] = "it is shared"
         elif name not in shapes:
             reasons[name] = "the model never calls it"
+        elif not bool(torch.isfinite(module.weight).all()):
+            reasons[name] = "its weight holds NaN or infinity"
         elif "weight" in getattr(module, MARK, ()):
             reasons[name] = "its weight is sparse, which the factors would not be"
         elif isinstance(module, nn.Conv2d) and module.groups > 1:
             reasons[name] = "it is a grouped convolution"
         else:
             free[name] = shapes[name]
+    for name in _read_by_others(model, free, example_inputs):
+        reasons[name] = "the model reads its weight itself"
+        del free[name]
     return free, reasons
+
+
+def _read_by_others(model: nn.Module, names: Iterable[str], example_inputs: tuple[Tensor, ...]) -> list[str]:
+    """Name the layers without whose attributes the model fails, as it would after they were replaced."""
+    names = list(names)
+    if _runs_in_sequences(model, names, example_inputs):
+        return []
+    return [name for name in names if not _runs_in_sequences(model, [name], example_inputs)]
+
+
+def _runs_in_sequences(model: nn.Module, names: Iterable[str], example_inputs: tuple[Tensor, ...]) -> bool:
+    layers = {name: model.get_submodule(name) for name in names}
+    try:
+        with evaluating(model), torch.no_grad():
+            for name, layer in layers.items():
+                replace_module(model, name, nn.Sequential(layer))
+            model(*example_inputs)
+    except Exception:  # whatever the model's own code makes of a layer without its attributes
+        return False
+    finally:
+        for name, layer in layers.items():
+            replace_module(model, name, layer)
+    return True
 
 
 def no_smaller(layer: LayerShape, parts: Sequence[LayerShape]) -> bool:

@@ -83,14 +83,22 @@ def by_loss(
     """
     names = list(names)
     weights = [model.get_submodule(name).get_parameter("weight") for name in names]
+    frozen = [weight for weight in weights if not weight.requires_grad]
     sums: dict[str, Scores] = {}
-    with evaluating(model), torch.enable_grad():
-        for x, y in first_batches(data, samples):
-            gradients = torch.autograd.grad(loss(first_output(model(x)), y), weights)
-            for name, weight, gradient in zip(names, weights, gradients, strict=True):
-                products = (weight * gradient).detach()
-                outputs, inputs = products.flatten(1).sum(1), products.transpose(0, 1).flatten(1).sum(1)
-                _add(sums, name, outputs.abs(), inputs.abs())
+    try:
+        for weight in frozen:
+            weight.requires_grad_(True)
+        with evaluating(model), torch.enable_grad():
+            for x, y in first_batches(data, samples):
+                value = loss(first_output(model(x)), y)
+                gradients = torch.autograd.grad(value, weights, materialize_grads=True)
+                for name, weight, gradient in zip(names, weights, gradients, strict=True):
+                    products = (weight * gradient).detach()
+                    outputs, inputs = products.flatten(1).sum(1), products.transpose(0, 1).flatten(1).sum(1)
+                    _add(sums, name, outputs.abs(), inputs.abs())
+    finally:
+        for weight in frozen:
+            weight.requires_grad_(False)
     return sums
 
 

@@ -18,13 +18,21 @@ Hook = Callable[[nn.Module, tuple[Any, ...], Any], None]
 @contextmanager
 def watched(model: nn.Module, hooks: Mapping[str, Hook]) -> Iterator[None]:
     """Put the model into evaluation mode and call a hook after each call of the layer of its name."""
-    handles = [model.get_submodule(name).register_forward_hook(hook) for name, hook in hooks.items()]
+    handles = [
+        model.get_submodule(name).register_forward_hook(_by_position(hook), with_kwargs=True)
+        for name, hook in hooks.items()
+    ]
     try:
         with evaluating(model):
             yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _by_position(hook: Hook) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], None]:
+    """Give a hook the inputs in their order, named ones too."""
+    return lambda module, inputs, named, output: hook(module, (*inputs, *named.values()), output)
 
 
 def first_batches(data: BatchSource, samples: int) -> Iterator[Batch]:

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt
 
 from adaptkit.errors import DataError
 from adaptkit.factorization.base import Factorization, Share
-from adaptkit.technique import Context
+from adaptkit.technique import Context, Form
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,6 +40,7 @@ class SparseSvdFactorization(Factorization):
     """
 
     name: ClassVar[str] = "factorize.sparse_svd"
+    leaves: ClassVar[frozenset[Form]] = frozenset({"sparse"})
 
     unimportant: Share = Field(0.5, description="Share of the outputs and of the inputs that get a lower rank.")
     kept_rank: Share = Field(0.5, description="Share of the rank that these keep.")

@@ -93,14 +93,14 @@ def layer_shapes(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> dict[s
     """
     shapes: dict[str, LayerShape] = {}
 
-    def remember(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-            shapes.setdefault(name, _shape(module, inputs[0]))
+    def remember(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+            shapes.setdefault(name, _shape(module, next(iter((*inputs, *named.values())))))
 
         return hook
 
     handles = [
-        module.register_forward_pre_hook(remember(name))
+        module.register_forward_pre_hook(remember(name), with_kwargs=True)
         for name, module in model.named_modules()
         if isinstance(module, (nn.Conv2d, nn.Linear))
     ]

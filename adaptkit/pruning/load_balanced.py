@@ -58,11 +58,13 @@ class LoadBalancedPruning(ScheduledPruning):
         """
         from adaptkit.errors import TargetError
         from adaptkit.pruning.load_balance import busiest_to_mean
+        from adaptkit.pruning.masks import mark_pattern
 
         for weight in self.weights(model).values():
             if len(weight) < self.elements:
                 raise TargetError(f"{self.name}: {self.check(model)[0]}")
         model = super().apply(model, context)
+        mark_pattern(model, self.weights(model))
         context.notes.append(
             f"load of the busiest of {self.elements} processing elements to the mean: "
             f"{max(busiest_to_mean(weight, self.elements) for weight in self.weights(model).values()):.3f}"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from adaptkit.surgery import find_modules
 
-MARK = "sparse_parameters"
+MARK, PATTERN = "sparse_parameters", "patterned_parameters"
 
 _LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase, nn.MultiheadAttention)
 _INT32 = torch.iinfo(torch.int32)
@@ -169,6 +169,19 @@ def marked(model: nn.Module) -> dict[str, nn.Parameter]:
         (['0.weight'], ('weight',))
     """
     return dict(_marked(model))
+
+
+def mark_pattern(model: nn.Module, names: Collection[str]) -> None:
+    """Say that the zeros of these parameters stand in a pattern, which further zeros or cuts would break.
+
+    Args:
+        model: Its modules get the attribute `patterned_parameters`.
+        names: Names of parameters.
+    """
+    for name in names:
+        path, _, key = name.rpartition(".")
+        module = model.get_submodule(path)
+        setattr(module, PATTERN, tuple(sorted({*getattr(module, PATTERN, ()), key})))
 
 
 @torch.no_grad()

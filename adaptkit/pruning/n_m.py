@@ -55,7 +55,7 @@ class NMPruning(TrainedSparsePruning):
             TargetError: No layer among the targets has inputs in a multiple of M.
             DataError: Recovery has no training data.
         """
-        from adaptkit.pruning.masks import apply_masks, n_m_mask
+        from adaptkit.pruning.masks import apply_masks, mark_pattern, n_m_mask
 
         weights = self.weights(model)
         fitting = {name: weight for name, weight in weights.items() if weight.shape[1] % self.m == 0}
@@ -67,6 +67,7 @@ class NMPruning(TrainedSparsePruning):
         if self.permute:
             self._permute(model, context, set(fitting))
         apply_masks(model, {name: n_m_mask(weight, self.n, self.m) for name, weight in fitting.items()})
+        mark_pattern(model, fitting)
         return self.finish(model, context, list(fitting))
 
     def _permute(self, model: nn.Module, context: Context, names: set[str]) -> None:

@@ -17,6 +17,7 @@ from adaptkit.factorization import (
     TuckerFactorization,
     times,
 )
+from adaptkit.factorization.neurons import by_loss
 from adaptkit.loading.saved import load, save
 from adaptkit.profiling.macs import count_macs
 from adaptkit.pruning import MagnitudePruning, StructuredPruning
@@ -390,3 +391,55 @@ def test_times_are_really_measured(tmp_path):
     outcome = "1 of 1 layers factorized" if ratio < 1 else "rank 8 × 8 would take"
     assert ratio > 0
     assert outcome in said(where)
+
+
+def test_a_layer_whose_weight_the_model_reads_itself_stays(timer):
+    """torch's encoder layer takes a short way in evaluation mode that reads the weights of its linear layers."""
+    timer()
+    layer = nn.TransformerEncoderLayer(64, 4, 256, batch_first=True)
+    model = nn.Sequential(nn.TransformerEncoder(layer, 1), nn.Linear(64, 64)).eval()
+    x = torch.randn(2, 5, 64)
+    where = Context(example_inputs=(x,))
+    SvdFactorization(rank=8, undo_slower=False).apply(model, where)
+    assert model(x).shape == x.shape
+    assert isinstance(model[1], nn.Sequential)
+    assert any("the model reads its weight itself: 0.layers.0.linear1, 0.layers.0.linear2" in n for n in where.notes)
+
+
+def test_a_weight_that_is_not_finite_is_left_alone(timer):
+    timer()
+    model = nn.Sequential(nn.Linear(32, 32), nn.Linear(32, 32))
+    with torch.no_grad():
+        model[0].weight[3, 4] = float("nan")
+    where = Context(example_inputs=(torch.zeros(1, 32),))
+    SvdFactorization(rank=4, undo_slower=False).apply(model, where)
+    assert isinstance(model[0], nn.Linear)
+    assert isinstance(model[1], nn.Sequential)
+    assert "factorize.svd: left alone, because its weight holds NaN or infinity: 0" in where.notes
+
+
+class ByName(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.side = nn.Linear(32, 32), nn.Linear(32, 4)
+
+    def forward(self, x):
+        x = self.a(input=x)
+        return x, self.side(x)
+
+
+@pytest.mark.parametrize("importance", ["activation", "loss"])
+def test_named_inputs_frozen_weights_and_unused_outputs(importance, timer):
+    timer()
+    model = ByName()
+    model.a.weight.requires_grad_(False)
+    x = torch.randn(16, 32)
+    settings = SparseSvdFactorization(rank=4, importance=importance, undo_slower=False, ignore=("side",))
+    settings.apply(model, Context(example_inputs=(x[:1],), calibration=(x, torch.zeros(16, dtype=torch.long))))
+    assert isinstance(model.a, nn.Sequential)
+    model = ByName()
+    model.a.weight.requires_grad_(False)
+    scores = by_loss(model, ["a", "side"], (x, torch.zeros(16, dtype=torch.long)), 16, nn.functional.cross_entropy)
+    assert scores["side"][0].abs().sum() == 0
+    assert scores["a"][0].abs().sum() > 0
+    assert not model.a.weight.requires_grad
