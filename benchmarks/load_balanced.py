@@ -37,11 +37,14 @@ from adaptkit.training.fit import fit
 from adaptkit.training.settings import FitSettings
 
 RESULT = RESULTS / "load_balanced.json"
-LENGTH, BATCH, HIDDEN = 64, 32, 256
-DENSE_EPOCHS, PRUNING_EPOCHS = 4, 4
+LENGTH, BATCH, HIDDEN = 64, 32, 512
+DENSE_EPOCHS, PRUNING_EPOCHS = 5, 8
 SPARSITY, ELEMENTS = 0.9, 32
 SEEDS = (0, 1, 2)
-DENSE_FIT = PRUNING_FIT = FitSettings(optimizer="adamw", learning_rate=2e-3, weight_decay=1e-3, gradient_clip=1.0)
+DENSE_FIT = FitSettings(optimizer="adamw", learning_rate=2e-3, weight_decay=1e-3, gradient_clip=1.0)
+PRUNING_FIT = FitSettings(optimizer="adamw", learning_rate=3e-3, weight_decay=1e-3, gradient_clip=1.0)
+END = 0.5
+"""Share of the pruning epochs after which the sparsity is reached; the rest is recovery."""
 
 Windows = tuple[Tensor, Tensor]
 
@@ -110,7 +113,7 @@ def measure(seed: int, text: Text) -> dict[str, Any]:
     fit(dense, batches(), epochs=DENSE_EPOCHS, settings=DENSE_FIT, seed=seed, workspace=workspace("dense"))
     longer, pruned = copy.deepcopy(dense), copy.deepcopy(dense)
     technique = LoadBalancedPruning(
-        targets=("LSTM",), sparsity=SPARSITY, elements=ELEMENTS, epochs=PRUNING_EPOCHS, fit=PRUNING_FIT
+        targets=("LSTM",), sparsity=SPARSITY, elements=ELEMENTS, epochs=PRUNING_EPOCHS, end=END, fit=PRUNING_FIT
     )
     context = Context(
         example_inputs=(text.train[0][:1],), train=batches(), seed=seed + 1, workspace=workspace("pruned")
