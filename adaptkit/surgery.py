@@ -14,6 +14,7 @@ from adaptkit.errors import ModelError
 
 Structure = dict[str, Any]
 
+_VERSION = 1
 _PLAIN = (bool, int, float, str, type(None))
 _TRUSTED = ("torch.nn.", "adaptkit.")
 _SIZES = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
@@ -97,8 +98,25 @@ def describe(model: nn.Module, original: nn.Module) -> Structure:
     Raises:
         ModelError: A new module is neither of torch.nn nor of adaptkit, so it could not be rebuilt.
     """
-    structure: Structure = {"version": 1, "replaced": {}, "removed": [], "attributes": {}, "tensors": {}}
+    structure: Structure = {"version": _VERSION, "replaced": {}, "removed": [], "attributes": {}, "tensors": {}}
     _describe_module("", model, original, structure)
+    return structure
+
+
+def as_structure(found: Any) -> Structure:
+    """Check that something read from a file is a description this version knows.
+
+    Raises:
+        ModelError: It is not.
+    """
+    version = found.get("version") if isinstance(found, dict) else None
+    if version != _VERSION:
+        raise ModelError(f"structure.json is of version {version!r}, this adaptkit reads version {_VERSION}")
+    kinds = {"replaced": dict, "removed": list, "attributes": dict, "tensors": dict}
+    wrong = [name for name, kind in kinds.items() if not isinstance(found.get(name), kind)]
+    if wrong:
+        raise ModelError(f"structure.json is damaged at {', '.join(wrong)}: run the recipe again")
+    structure: Structure = found
     return structure
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from adaptkit.errors import ModelError
-from adaptkit.surgery import describe, find_modules, rebuild, replace_module, unmatched
+from adaptkit.surgery import as_structure, describe, find_modules, rebuild, replace_module, unmatched
 
 
 class Net(nn.Module):
@@ -146,6 +146,19 @@ def test_structure_of_another_model_names_the_cure():
     structure = describe(_narrow(Net()), Net())
     with pytest.raises(ModelError, match="Pass the builder"):
         rebuild(nn.Sequential(), structure)
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        ([], "of version None, this adaptkit reads version 1"),
+        ({"version": 2}, "of version 2, this adaptkit reads version 1"),
+        ({"version": 1, "replaced": [], "removed": [], "attributes": {}}, "damaged at replaced, tensors"),
+    ],
+)
+def test_a_damaged_description(found, message):
+    with pytest.raises(ModelError, match=message):
+        as_structure(found)
 
 
 class Sizes(nn.Module):

@@ -14,7 +14,7 @@ from adaptkit.loading.packed import pack, unpack
 from adaptkit.pruning.masks import marked
 from adaptkit.quantization.plan import QuantizationPlan
 from adaptkit.quantization.simulate import QuantizedModel
-from adaptkit.surgery import describe, rebuild
+from adaptkit.surgery import as_structure, describe, rebuild
 
 STRUCTURE = "structure.json"
 WEIGHTS = "model.safetensors"
@@ -64,7 +64,7 @@ def load(build: Callable[[], nn.Module], folder: str | Path) -> nn.Module:
         if not (folder / name).is_file():
             raise ModelError(f"{folder} holds no {name}: pass a folder that adaptkit compress has written")
     try:
-        structure = json.loads((folder / STRUCTURE).read_text())
+        structure = as_structure(json.loads((folder / STRUCTURE).read_text()))
         state = safetensors.torch.load_file(folder / WEIGHTS)
     except (json.JSONDecodeError, safetensors.SafetensorError) as error:
         raise ModelError(f"{folder}: {STRUCTURE} or {WEIGHTS} is damaged ({error}); run the recipe again") from error

@@ -31,13 +31,15 @@ def correct_biases(quantized: QuantizedModel, samples: Iterable[tuple[Tensor, ..
     """
     captured, module = quantized.simulator.captured, quantized.simulator.module
     biases = {layer: name for layer in quantized_layers(module) if (name := bias_parameter(layer, captured.state))}
-    means = _means(quantized, {_source(layer, 0) for layer in biases}, samples)
+    means = _means(quantized, {(_source(layer, 0), layer.target in CONVOLUTIONS) for layer in biases}, samples)
     values = fixed_values(captured, quantized.model)
     for layer, name in biases.items():
         weight = values[_source(_source(layer, 1), 0).name]
         rounded = getattr(module, str(_source(layer, 1).target))(weight)
-        shift = layer.target(means[_source(layer, 0)], weight - rounded, None, *layer.args[3:])  # type: ignore[operator]
-        channel = 1 if layer.target in CONVOLUTIONS else shift.dim() - 1
+        spatial = layer.target in CONVOLUTIONS
+        mean = means[_source(layer, 0), spatial]
+        shift = layer.target(mean, weight - rounded, None, *layer.args[3:])  # type: ignore[operator]
+        channel = 1 if spatial else shift.dim() - 1
         quantized.model.get_parameter(name).add_(shift.mean([d for d in range(shift.dim()) if d != channel]))
     return len(biases)
 
@@ -66,20 +68,26 @@ def bias_parameter(layer: fx.Node, state: dict[str, str]) -> str:
 
 
 def _means(
-    quantized: QuantizedModel, wanted: set[fx.Node], samples: Iterable[tuple[Tensor, ...]]
-) -> dict[fx.Node, Tensor]:
-    sums: dict[fx.Node, Tensor] = {}
-    seen = 0
+    quantized: QuantizedModel, wanted: set[tuple[fx.Node, bool]], samples: Iterable[tuple[Tensor, ...]]
+) -> dict[tuple[fx.Node, bool], Tensor]:
+    """Average activations: over the first dimension for convolutions, over all but the last for linear layers.
+
+    The first dimension need not be the batch: it may be windows of images, or time.
+    """
+    sums: dict[tuple[fx.Node, bool], Tensor] = {}
+    rows: dict[tuple[fx.Node, bool], int] = {}
 
     def record(node: fx.Node, value: Tensor) -> None:
-        if node in wanted:
-            total = value.sum(0, keepdim=True, dtype=torch.float64)
-            sums[node] = sums[node] + total if node in sums else total
+        for spatial in (True, False):
+            if (key := (node, spatial)) in wanted:
+                values = value if spatial else value.reshape(-1, value.shape[-1])
+                total = values.sum(0, keepdim=True, dtype=torch.float64)
+                sums[key] = sums[key] + total if key in sums else total
+                rows[key] = rows.get(key, 0) + len(values)
 
     for inputs in samples:
         observe(quantized.simulator.module, quantized.simulator.captured.arguments(quantized.model, inputs), record)
-        seen += len(inputs[0])
-    return {node: (total / seen).float() for node, total in sums.items()}
+    return {key: (total / rows[key]).float() for key, total in sums.items()}
 
 
 def _source(node: fx.Node, position: int) -> fx.Node:

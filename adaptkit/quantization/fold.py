@@ -117,9 +117,14 @@ def foldable(graph: fx.Graph) -> list[tuple[fx.Node, fx.Node]]:
     pairs = []
     for norm in graph.nodes:
         layer = norm.args[0] if norm.target == _NORM else None
-        if isinstance(layer, fx.Node) and layer.target in _LAYERS and len(layer.users) == 1:
+        if isinstance(layer, fx.Node) and layer.target in _LAYERS and len(layer.users) == 1 and _same_channel(layer):
             pairs.append((layer, norm))
     return pairs
+
+
+def _same_channel(layer: fx.Node) -> bool:
+    """Say whether a normalization behind it counts the layer's outputs as channels: dimension 1, not tokens."""
+    return layer.target is not aten.linear.default or layer.meta["val"].dim() == 2
 
 
 def _replace(norm: fx.Node, by: fx.Node) -> None:

@@ -65,13 +65,16 @@ class PartialSumQuantization(IntegerQuantization):
 
     def _shifts(self, quantized: QuantizedModel, context: Context) -> dict[str, int]:
         from adaptkit.quantization.calibrate import batches
+        from adaptkit.quantization.sensitivity import layer_shapes
         from adaptkit.quantization.sums import largest_sums, needed_shift
 
         samples = batches(context.calibration, self.calibration)
         largest = largest_sums(quantized, samples, self.tile)
         if self.shift != "auto":
             return dict.fromkeys(largest, self.shift)
-        return {layer: needed_shift(value, self.accumulator_bits) for layer, value in largest.items()}
+        shapes = layer_shapes(quantized, self.tile)
+        bits = self.accumulator_bits
+        return {layer: needed_shift(value, bits, shapes[layer].tiles) for layer, value in largest.items()}
 
     def _notes(self, quantized: QuantizedModel, shifts: dict[str, int]) -> list[str]:
         from adaptkit.quantization.accelerator import Accelerator, Widths

@@ -218,7 +218,11 @@ def _pool_means(graph: onnx.GraphProto) -> None:
 
 
 def _pad_integers(graph: onnx.GraphProto) -> None:
-    """Let DQ → Pad → Q pad the integers with their zero point: ONNX Runtime would run such a Pad in float."""
+    """Let DQ → Pad → Q pad the integers with their zero point: ONNX Runtime would run such a Pad in float.
+
+    That is the same only where both grids are, and where what is put in is zero, or a copy.
+    """
+    constants = {tensor.name: tensor for tensor in graph.initializer}
     makers = {name: node for node in graph.node for name in node.output}
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
@@ -229,11 +233,27 @@ def _pad_integers(graph: onnx.GraphProto) -> None:
         before, after = makers.get(pad.input[0]), readers.get(pad.output[0], [])
         if before is None or before.op_type != "DequantizeLinear" or [n.op_type for n in after] != ["QuantizeLinear"]:
             continue
+        if not _same_grid(before, after[0], constants) or not _pads_with_zeros_or_copies(pad, constants):
+            continue
         pad.input[:] = [before.input[0], pad.input[1], after[0].input[2], *pad.input[3:]]
         pad.output[:] = after[0].output
         dropped.append(after[0])
     for node in dropped:
         graph.node.remove(node)
+
+
+def _same_grid(one: onnx.NodeProto, other: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> bool:
+    return all(
+        np.array_equal(numpy_helper.to_array(constants[a]), numpy_helper.to_array(constants[b]))
+        for a, b in zip(one.input[1:3], other.input[1:3], strict=True)
+    )
+
+
+def _pads_with_zeros_or_copies(pad: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> bool:
+    mode = next((attribute.s for attribute in pad.attribute if attribute.name == "mode"), b"constant")
+    value = pad.input[2] if len(pad.input) > 2 else ""
+    known = not value or (value in constants and not numpy_helper.to_array(constants[value]).any())
+    return mode != b"constant" or known
 
 
 def _drop_unused(graph: onnx.GraphProto) -> None:

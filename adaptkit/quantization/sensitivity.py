@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -80,12 +81,20 @@ def layer_shapes(quantized: QuantizedModel, tile: int | None = None) -> dict[str
 
 
 def _values(node: object) -> int:
-    """Count the values of an activation without its batch dimension, as captured."""
+    """Count the values of an activation for one sample; the batch is the free dimension, wherever it stands."""
     assert isinstance(node, fx.Node)
     if node.op == "call_module":
         return _values(node.args[0])
-    shape: Sequence[int] = node.meta["val"].shape[1:]
-    return int(torch.Size([int(size) for size in shape]).numel())
+    counts = [_values_of_one(size) for size in node.meta["val"].shape]
+    return math.prod(counts)
+
+
+def _values_of_one(size: int | torch.SymInt) -> int:
+    """Give a size for a batch of one: the captured one is an expression of the batch, such as 16 s."""
+    if not isinstance(size, torch.SymInt):
+        return size
+    expression = size.node.expr
+    return int(expression.subs(dict.fromkeys(expression.free_symbols, 1)))
 
 
 def _divergence(quantized: QuantizedModel, samples: Sequence[tuple[Tensor, ...]], exact: Sequence[Tensor]) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, fx
 
+from adaptkit.errors import TargetError
 from adaptkit.quantization.accumulators import PartialSums
 from adaptkit.quantization.capture import observe
 from adaptkit.quantization.correct import quantized_layers
@@ -49,14 +50,29 @@ def largest_sums(quantized: QuantizedModel, samples: Iterable[tuple[Tensor, ...]
     return found
 
 
-def needed_shift(largest: float, bits: int) -> int:
+def needed_shift(largest: float, bits: int, tiles: int = 1) -> int:
     """Say how many of the lowest bits must go so that sums up to `largest` fit two's complement of `bits` bits.
 
+    Where bits go, each of the parts of a sum is rounded, by up to half a step each.
+
+    Args:
+        largest: Of the exact sums, in magnitude.
+        bits: Of the accumulator.
+        tiles: Parts that are added up.
+
+    Raises:
+        TargetError: The roundings alone overflow.
+
     Example:
-        >>> needed_shift(127, 8), needed_shift(128, 8), needed_shift(1000, 8)
-        (0, 1, 3)
+        >>> needed_shift(127, 8), needed_shift(128, 8), needed_shift(255, 8), needed_shift(1000, 8)
+        (0, 1, 2, 3)
     """
-    return max(0, math.floor(math.log2(max(largest, 1.0))) + 2 - bits)
+    limit = 1 << bits - 1
+    if largest < limit:
+        return 0
+    if tiles / 2 >= limit:
+        raise TargetError(f"{tiles} partial sums cannot be kept in {bits} bits: raise tile or accumulator_bits")
+    return math.floor(math.log2(largest / (limit - tiles / 2))) + 1
 
 
 def _sums(layer: fx.Node, quantized: QuantizedModel, tile: int) -> PartialSums:

@@ -14,6 +14,8 @@ LIMIT = 32767
 _RATIOS = tuple(i / 24 for i in range(24, 9, -1))
 # The fewer the levels, the more is clipped: from one to four bits the best range may be a twelfth of the widest.
 _RATIOS_OF_FEW = tuple(i / 48 for i in range(48, 3, -1))
+_STRAY = 0.01
+"""Share of zeros that need not mean anything."""
 _AT_ONCE = 1 << 20
 _BIAS_ROOM = float(1 << 30)
 
@@ -59,7 +61,7 @@ def weight_grid(weight: Tensor, bits: int | None = None, per_channel: bool = Tru
     Tried are fifteen scales a channel, 45 with at most four bits. With `bits=None` the grid has eight bits, and only
     scales count that keep every pair of products within 16 bits (see `worst_pair`): most channels then keep more than
     the seven bits that are safe whatever the weights. Depthwise weights, whose products are never added in pairs, keep
-    eight. One or two bits are odd integers, without a level at zero, unless some weights are zero: pruned ones stay so.
+    eight. One or two bits are odd integers, without a level at zero, unless weights were pruned: those stay zero.
 
     Args:
         weight: out × in × kernel… .
@@ -75,7 +77,8 @@ def weight_grid(weight: Tensor, bits: int | None = None, per_channel: bool = Tru
     """
     rows = rows_in_runtime_order(weight.detach()).float()
     axis = 0 if per_channel else None
-    odd = bits is not None and bits <= 2 and bool((rows != 0).all())
+    pruned = float((rows == 0).float().mean()) > _STRAY
+    odd = bits is not None and bits <= 2 and not pruned
     blank = Grid((1.0,), (0,), bits or 8, odd=odd)
     limited = bits is None and not depthwise
     if per_channel:

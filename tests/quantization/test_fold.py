@@ -57,3 +57,22 @@ def test_a_layer_that_runs_twice_is_folded_for_each_time():
     norms, output = folded(model, x)
     assert norms == 0
     torch.testing.assert_close(output, model(x))
+
+
+class Tokens(nn.Module):
+    """A normalization over tokens, of which there are as many as the linear layer has outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.norm = nn.Linear(3, 5), nn.BatchNorm1d(5)
+
+    def forward(self, x):
+        return self.norm(self.layer(x))
+
+
+def test_a_normalization_over_tokens_is_not_folded_into_the_features():
+    model = settled(Tokens(), 5, 3)
+    x = torch.randn(2, 5, 3)
+    norms, output = folded(model, x)
+    assert norms == 1
+    torch.testing.assert_close(output, model(x))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from adaptkit.errors import ModelError
+from adaptkit.errors import ModelError, TargetError
 from adaptkit.quantization import PartialSumQuantization
 from adaptkit.quantization.accumulators import PartialSums, accumulate
 from adaptkit.quantization.plan import Accumulator, Grid
@@ -70,11 +70,24 @@ def test_accumulating_one_value(parts, bits, overflow):
     assert found.tolist() == [kept]
 
 
+@given(st.lists(st.integers(0, 1 << 16), min_size=1, max_size=6), st.integers(4, 24), st.sampled_from([-1, 1]))
+def test_sums_fit_after_the_shift(parts, bits, sign):
+    shift = needed_shift(sum(parts), bits, len(parts))
+    tensors = [torch.tensor([float(sign * part)]) for part in parts]
+    kept = accumulate(tensors, Accumulator(bits, 1, "wrap", shift))
+    assert kept.tolist() == accumulate(tensors, Accumulator(30, 1, "saturate", shift)).tolist()
+
+
 @given(st.integers(1, 1 << 20), st.integers(4, 24))
-def test_the_shift_is_the_smallest_that_fits(largest, bits):
-    shift = needed_shift(largest, bits)
-    assert largest >> shift <= (1 << bits - 1) - 1
-    assert shift == 0 or largest >> (shift - 1) > (1 << bits - 1) - 1
+def test_the_shift_of_one_part_is_the_smallest_that_fits(largest, bits):
+    shift, limit = needed_shift(largest, bits), 1 << bits - 1
+    assert largest < limit if shift == 0 else round(largest / (1 << shift)) < limit
+    assert shift == 0 or round(largest / (1 << shift - 1)) >= limit or largest / (1 << shift - 1) >= limit - 0.5
+
+
+def test_more_parts_than_the_bits_can_count():
+    with pytest.raises(TargetError, match="16 partial sums cannot be kept in 4 bits"):
+        needed_shift(100, 4, 16)
 
 
 def test_a_tile_that_is_not_exact_is_refused():

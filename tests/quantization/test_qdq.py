@@ -8,6 +8,7 @@ import torch
 import torchvision
 from onnx import numpy_helper
 from torch import nn
+from torch.nn import functional as F
 
 from adaptkit.errors import ModelError
 from adaptkit.export.onnx import to_onnx
@@ -187,3 +188,20 @@ def test_a_note_says_what_stayed_float(residual, x):
     assert island_notes(residual[1])[0].startswith("no float operation")
     islands = exported(quantize(settled(LeNet(), 3, 32, 32), x), x)
     assert island_notes(islands)[0].endswith(": 1 Tanh")
+
+
+class Padded(nn.Module):
+    def __init__(self, mode: str, value: float | None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)
+        self.mode, self.value = mode, value
+
+    def forward(self, x):
+        return self.second(F.pad(F.relu(self.first(x)), (1, 1, 1, 1), self.mode, self.value))
+
+
+@pytest.mark.parametrize(("mode", "value"), [("constant", 0.0), ("constant", 2.0), ("reflect", None)])
+def test_what_is_padded_with_is_what_the_simulator_pads_with(x, mode, value):
+    quantized = quantize(Padded(mode, value).eval(), x)
+    assert agree(quantized(x), run(exported(quantized, x), x))

@@ -106,6 +106,31 @@ def test_bias_correction_brings_the_mean_back(x):
     assert shift() < before / 3
 
 
+class TimeFirst(nn.Module):
+    """A linear layer on time × batch × features, so the batch is not the first dimension."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(6, 8)
+
+    def forward(self, x):
+        return self.layer(x.transpose(0, 1)).transpose(0, 1)
+
+
+def test_bias_correction_counts_every_row_whatever_comes_first():
+    model, x = TimeFirst().eval(), torch.randn(32, 5, 6) + 2
+    quantized = quantize(model, x, weight_bits=7, bias_correction=False)
+    exact = quantized.model(x).detach().mean((0, 1))
+
+    def shift() -> float:
+        return float((quantized(x).detach().mean((0, 1)) - exact).abs().mean())
+
+    before = shift()
+    assert correct_biases(quantized, [(x[:20],), (x[20:],)]) == 1
+    assert shift() < before / 2
+
+
 def digits():
     data = load_digits()
     images = torch.tensor(data.images, dtype=torch.float32).unsqueeze(1) / 16

@@ -52,6 +52,16 @@ def test_eight_bits_use_the_whole_range_and_depthwise_needs_no_limit():
     assert weight_grid(torch.ones(4, 2, 3, 3)).scale[0] > weight_grid(torch.ones(4, 2, 3, 3), 8).scale[0] * 1.9
 
 
+@pytest.mark.parametrize(("zeros", "odd"), [(0, True), (1, True), (40, False)])
+def test_a_stray_zero_does_not_cost_one_bit_its_two_levels(zeros, odd):
+    weight = torch.randn(4, 100)
+    weight.view(-1)[:zeros] = 0
+    grid = weight_grid(weight, 1)
+    assert grid.odd == odd
+    kept = FakeQuantize(grid)(weight)
+    assert len(kept[3].unique()) == 2 if odd else bool((kept[weight == 0] == 0).all())
+
+
 def test_a_scale_is_nearly_the_best_of_a_fine_search():
     weight = torch.randn(1, 400)
     errors = []
