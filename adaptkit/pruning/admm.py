@@ -93,7 +93,7 @@ class ADMMPruning(TrainedSparsePruning):
 
         Raises:
             TargetError: No layer has such units, or the target cannot be reached.
-            DataError: There is no training data, and data is not synthetic.
+            DataError: There is no training data and data is not synthetic, or it is and inputs cannot be made up.
             ModelError: The model cannot be captured, where the constraint needs that.
         """
         from adaptkit.pruning.constraints import constraint_sets
@@ -101,12 +101,12 @@ class ADMMPruning(TrainedSparsePruning):
 
         if self.data == "train" and context.train is None:
             raise DataError(f"{self.name} needs training data: give Context(train=...), or set data: synthetic")
-        weights = self.weights(model)
+        targets = weights = self.weights(model)
         if self.data == "synthetic":
             # No image is read, for the statistics of normalizations neither.
             context = context.replace(calibration=None)
             weights = self._matchable(model, weights, context)
-        sets, notes = constraint_sets(model, context.example_inputs, weights, self.wanted())
+        sets, notes = constraint_sets(model, context.example_inputs, weights, self.wanted(), targets)
         context.notes.extend(notes)
         masks = self._matched(model, sets, context) if self.data == "synthetic" else self._trained(model, sets, context)
         apply_masks(model, masks)
@@ -134,7 +134,14 @@ class ADMMPruning(TrainedSparsePruning):
         from adaptkit.errors import TargetError
         from adaptkit.pruning.layerwise import matchable
 
-        found = matchable(model, weights, tuple(x.shape for x in context.example_inputs))
+        given = context.example_inputs
+        if len(given) != 1 or not given[0].is_floating_point():
+            listed = ", ".join(str(x.dtype).removeprefix("torch.") for x in given)
+            raise DataError(
+                f"{self.name}: data: synthetic makes up one input of real numbers; {type(model).__name__} takes "
+                f"{len(given)} ({listed}). Use data: train"
+            )
+        found = matchable(model, weights, given)
         left = [name for name in weights if name not in found]
         if left:
             context.notes.append(f"left alone, since they cannot be matched layer by layer: {', '.join(left)}")
@@ -147,8 +154,9 @@ class ADMMPruning(TrainedSparsePruning):
         from adaptkit.pruning.layerwise import match_layers
         from adaptkit.pruning.synthetic import synthetic_inputs
 
-        shape = tuple(context.example_inputs[0].shape[1:])
-        x = synthetic_inputs(model, shape, self.samples, self.input_steps, context.seed)
+        given = context.example_inputs[0]
+        shape = tuple(given.shape[1:])
+        x = synthetic_inputs(model, shape, self.samples, self.input_steps, context.seed, given.dtype)
         solutions = match_layers(model, sets, x, (self.rho, self.growth, self.rounds), context.progress or Silent())
         worst = sorted(((one.error, name) for name, one in solutions.items()), reverse=True)[:_SHOWN]
         last = max(float(one.residuals[-1, 0]) for one in solutions.values())

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adaptkit.modes import evaluating
+from adaptkit.pruning.masks import MARK, PATTERN, mark, mark_pattern
 from adaptkit.surgery import replace_module
 
 
@@ -122,7 +124,11 @@ class SplitAttention(nn.Module):
 
 
 def split_attention(packed: nn.MultiheadAttention) -> SplitAttention | None:
-    """Convert nn.MultiheadAttention, with its weights; None where it uses features that have no counterpart."""
+    """Convert nn.MultiheadAttention, with its weights, and with which of them are sparse or frozen.
+
+    Returns:
+        None where it uses features that have no counterpart.
+    """
     if packed.bias_k is not None or packed.bias_v is not None or packed.add_zero_attn:
         return None
     has_bias = packed.in_proj_bias is not None
@@ -137,17 +143,32 @@ def split_attention(packed: nn.MultiheadAttention) -> SplitAttention | None:
         packed.batch_first,
     )
     split.to(packed.out_proj.weight)
+    names = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
     if packed.in_proj_weight is not None:
+        names = ("in_proj_weight",) * 3
         weights = packed.in_proj_weight.detach().chunk(3)
     else:
-        weights = tuple(w.detach() for w in (packed.q_proj_weight, packed.k_proj_weight, packed.v_proj_weight))
+        weights = tuple(getattr(packed, name).detach() for name in names)
     with torch.no_grad():
         for index, layer in enumerate((split.q_proj, split.k_proj, split.v_proj)):
             layer.weight.copy_(weights[index])
+            _carry(packed, names[index], layer, "weight")
             if has_bias:
                 layer.bias.copy_(packed.in_proj_bias.chunk(3)[index])
+                _carry(packed, "in_proj_bias", layer, "bias")
         split.out_proj.load_state_dict(packed.out_proj.state_dict())
+    for key, _ in split.out_proj.named_parameters():
+        _carry(packed.out_proj, key, split.out_proj, key)
     return split
+
+
+def _carry(source: nn.Module, name: str, layer: nn.Module, key: str) -> None:
+    """Mark a parameter as sparse or frozen where the one it was made of is."""
+    layer.get_parameter(key).requires_grad_(getattr(source, name).requires_grad)
+    if name in getattr(source, MARK, ()):
+        mark(layer, [key])
+    if name in getattr(source, PATTERN, ()):
+        mark_pattern(layer, [key])
 
 
 def split_all_attention(model: nn.Module) -> list[str]:
@@ -160,6 +181,44 @@ def split_all_attention(model: nn.Module) -> list[str]:
                 replace_module(model, name, new)
                 replaced.append(name)
     return replaced
+
+
+@torch.no_grad()
+def attention_uses(model: nn.Module, inputs: tuple[Any, ...]) -> dict[str, float]:
+    """Say how often each weight inside nn.MultiheadAttention is multiplied in a call: once for every token.
+
+    Its output projection is never called as a module, so that a count by modules has it under the attention.
+
+    Args:
+        model: Left as it was.
+        inputs: Of one call.
+
+    Returns:
+        By name of the weight; of packed weights the mean over queries, keys and values.
+    """
+    uses: dict[str, float] = {}
+
+    def count(path: str, query: Tensor, key: Tensor, value: Tensor, **_: Any) -> None:
+        q, k, v = (x.numel() / x.shape[-1] for x in (query, key, value))
+        packed = {"in_proj_weight": (q + k + v) / 3, "q_proj_weight": q, "k_proj_weight": k, "v_proj_weight": v}
+        for own, tokens in {**packed, "out_proj.weight": q}.items():
+            name = f"{path}.{own}" if path else own
+            uses[name] = uses.get(name, 0.0) + tokens
+
+    handles = [
+        module.register_forward_pre_hook(
+            lambda _, args, kwargs, path=path: count(path, *args[:3], **kwargs), with_kwargs=True
+        )
+        for path, module in model.named_modules()
+        if isinstance(module, nn.MultiheadAttention)
+    ]
+    try:
+        with evaluating(model):
+            model(*inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return uses
 
 
 def _additive(attn_mask: Tensor | None, padding: Tensor | None, query: Tensor) -> Tensor | None:

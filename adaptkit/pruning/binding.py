@@ -14,6 +14,7 @@ from torch import nn
 from adaptkit.pruning.capture import owner_of
 from adaptkit.pruning.cut import Attribute, has_rule, is_known
 from adaptkit.pruning.groups import Units, build_groups
+from adaptkit.pruning.layers import output_dims
 from adaptkit.pruning.rehearse import Failure, Walked, rehearse
 from adaptkit.pruning.union_find import Ids
 from adaptkit.pruning.values import Literal, Trace, Value
@@ -71,7 +72,8 @@ class Search:
 
     def run(self) -> Units:
         """Return the groups that can be cut, once `bindings` are found."""
-        units = build_groups(self.trace.sets, self.tensors)
+        outputs = output_dims(self.model)
+        units = build_groups(self.trace.sets, self.tensors, outputs)
         self.families = self._families(units)
         while True:
             if not units.groups:
@@ -84,7 +86,7 @@ class Search:
                 self._freeze_culprit(units, failure)
             elif not self._next(family, failure):
                 self._give_up(family, units)
-            units = build_groups(self.trace.sets, self.tensors)
+            units = build_groups(self.trace.sets, self.tensors, outputs)
 
     def _rehearse(self, units: Units, groups: Sequence[int]) -> Failure | None:
         removed = units.removed({number: [0] for number in groups})

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from adaptkit.errors import ModelError
 from adaptkit.pruning.record import record
@@ -82,11 +84,33 @@ def capture(hollow: nn.Module, inputs: tuple[Any, ...], training: bool, root: st
 def hollow_copy(model: nn.Module) -> nn.Module:
     """Copy a model without its weights: parameters and buffers become shapes on the meta device."""
     memo: dict[int, Any] = {}
+    _refuse_weight_norm(model)
     for parameter in model.parameters():
         memo[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
     for buffer in model.buffers():
         memo[id(buffer)] = buffer.detach().to("meta")
     return copy.deepcopy(model, memo)
+
+
+def copy_of(model: nn.Module) -> nn.Module:
+    """Copy a model with its weights.
+
+    Raises:
+        ModelError: A layer has torch.nn.utils.weight_norm or spectral_norm, which torch cannot copy.
+    """
+    _refuse_weight_norm(model)
+    return copy.deepcopy(model)
+
+
+def _refuse_weight_norm(model: nn.Module) -> None:
+    for path, module in model.named_modules():
+        for hook in module._forward_pre_hooks.values():
+            if isinstance(hook, WeightNorm | SpectralNorm):
+                kind = "weight_norm" if isinstance(hook, WeightNorm) else "spectral_norm"
+                raise ModelError(
+                    f"{path or 'the model'} computes its weight by torch.nn.utils.{kind}, so that it cannot be copied: "
+                    f"call torch.nn.utils.remove_{kind} on it first"
+                )
 
 
 def at_least_two(inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -79,7 +79,7 @@ class DepthPruning(Technique):
         ]
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
-        """Remove blocks until the target is met.
+        """Remove blocks until the target is met, then measure statistics of normalizations anew.
 
         Raises:
             TargetError: The model has no residual block, or removing all of them would not reach the target.
@@ -87,6 +87,7 @@ class DepthPruning(Technique):
         """
         from adaptkit.pruning.block_removal import remove_blocks
         from adaptkit.pruning.blocks import residual_blocks
+        from adaptkit.statistics import renew_statistics
 
         found = residual_blocks(model, context.example_inputs, self.targets, self.ignore)
         if not found:
@@ -97,6 +98,7 @@ class DepthPruning(Technique):
         budget = self._budget(model, context, found)
         removed = remove_blocks(model, list(found), budget, self._scoring(model, context), context.progress or Silent())
         context.notes.append(_describe(removed, len(found), budget.unit))
+        renew_statistics(model, context)
         return model
 
     def _budget(self, model: nn.Module, context: Context, found: dict[str, Tensor]) -> Budget:

@@ -23,11 +23,18 @@ class Slice:
         name: Its name in the state dict.
         dim: The dimension that is cut.
         indices: units × elements: the indices of each unit.
+        output: The dimension of the tensor that holds what its layer puts out.
     """
 
     name: str
     dim: int
     indices: Ids
+    output: int = 0
+
+    @property
+    def makes(self) -> bool:
+        """Whether outputs of the layer are cut, rather than inputs."""
+        return self.dim == self.output
 
 
 @dataclass(frozen=True)
@@ -59,8 +66,9 @@ class Group:
         return tuple(sorted((kinds[path], name, dim) for (path, _, name), dim in split))
 
     def producers(self) -> list[str]:
-        """Name the layers whose outputs go: the modules that hold a weight whose dimension 0 is cut."""
-        return [s.name.rpartition(".")[0] for s in self.slices if s.dim == 0 and "weight" in s.name.rpartition(".")[2]]
+        """Name the layers whose outputs go; all modules that lose something where there is none."""
+        makers = [s for s in self.slices if s.makes and "weight" in s.name.rpartition(".")[2]]
+        return [s.name.rpartition(".")[0] for s in makers or self.slices]
 
 
 @dataclass(frozen=True)
@@ -94,8 +102,14 @@ class Units:
         return {int(np.searchsorted(self.first, unit, side="right")) - 1 for unit in units if unit >= 0}
 
 
-def build_groups(sets: UnionFind, tensors: Mapping[str, Value]) -> Units:
-    """Gather the sets that may be pruned into groups of those with the same slices."""
+def build_groups(sets: UnionFind, tensors: Mapping[str, Value], outputs: Mapping[str, int]) -> Units:
+    """Gather the sets that may be pruned into groups of those with the same slices.
+
+    Args:
+        sets: Which elements are pruned together.
+        tensors: Ids of every tensor.
+        outputs: The dimension that holds a layer's outputs, by name of its weight, where it is not 0.
+    """
     roots, frozen = sets.roots(), sets.frozen()
     lines = _lines(tensors)
     table = _places(roots, frozen, lines)
@@ -111,7 +125,7 @@ def build_groups(sets: UnionFind, tensors: Mapping[str, Value]) -> Units:
         if len(family) < 2:
             continue
         first.append(number)
-        groups.append(_group(np.stack(family), lines))
+        groups.append(_group(np.stack(family), lines, outputs))
         unit_of_root[[rows[0, 0] for rows in family]] = np.arange(number, number + len(family))
         number += len(family)
     return Units(tuple(groups), unit_of_root[roots], tuple(first))
@@ -173,14 +187,14 @@ def _places(roots: Ids, frozen: NDArray[np.bool_], lines: list[tuple[str, int, I
     return np.asarray(table[np.lexsort((table[:, 2], table[:, 1], table[:, 0]))])
 
 
-def _group(family: Ids, lines: list[tuple[str, int, Ids]]) -> Group:
+def _group(family: Ids, lines: list[tuple[str, int, Ids]], outputs: Mapping[str, int]) -> Group:
     """Make a group of units × places × (set, line, index)."""
     numbers = family[0, :, 1]
     slices = [
-        Slice(lines[number][0], lines[number][1], family[:, numbers == number, 2])
+        Slice(lines[number][0], lines[number][1], family[:, numbers == number, 2], outputs.get(lines[number][0], 0))
         for number in dict.fromkeys(numbers.tolist())
     ]
-    makers = [s for s in slices if s.dim == 0 and s.name.endswith("weight")]
+    makers = [s for s in slices if s.makes and s.name.endswith("weight")]
     first = (makers or slices)[0]
     # of a recurrent layer the columns that take the state: its rows hold a unit once for every gate
     of_same = [s for s in slices if s.name.rpartition(".")[0] == first.name.rpartition(".")[0]]

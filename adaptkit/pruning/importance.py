@@ -131,7 +131,7 @@ def activation(group: Group, means: Tensors, tensors: Tensors) -> Tensor:
         means: For the weight of every layer, mean |x| of each channel that the layer is given.
         tensors: Parameters by name.
     """
-    taken = [p for p in group.slices if p.dim == 1 and p.name in means]
+    taken = [p for p in group.slices if p.dim == 1 and not p.makes and p.name in means]
     if not taken:
         return group_l2(group, tensors)
     parts = [per_unit(means[p.name], Slice(p.name, 0, p.indices)) / p.indices.shape[1] for p in taken]
@@ -177,7 +177,7 @@ def _held(group: Group, tensors: Tensors) -> list[Slice]:
 
 def _made(group: Group, tensors: Tensors) -> list[Slice]:
     """List the weights that make the unit's channels."""
-    return [piece for piece in _held(group, tensors) if piece.dim == 0 and tensors[piece.name].dim() > 1]
+    return [piece for piece in _held(group, tensors) if piece.makes and tensors[piece.name].dim() > 1]
 
 
 def _total(group: Group, parts: list[Tensor], tensors: Tensors) -> Tensor:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from adaptkit.errors import DataError
 from adaptkit.loading.batches import Batch, BatchSource, as_batches
 from adaptkit.metrics.task import first_output
 from adaptkit.modes import evaluating
 from adaptkit.pruning.importance import Tensors
+from adaptkit.pruning.layers import first_input
 
 Criterion = Callable[[Any, Tensor], Tensor]
 
@@ -31,8 +34,7 @@ def taylor_products(model: nn.Module, data: BatchSource, loss: Criterion, batche
         batches: How many batches are used at most.
     """
     found: list[Tensors] = []
-    with evaluating(model), torch.enable_grad():
-        named = _trained(model)
+    with evaluating(model), torch.enable_grad(), _differentiable(model) as named:
         for x, y in _first(data, batches):
             value = loss(first_output(model(x)), y)
             gradients = torch.autograd.grad(value, list(named.values()), allow_unused=True)
@@ -58,8 +60,7 @@ def hessian_diagonal(
     sums: dict[str, Tensor] = {}
     count = 0
     # the fused attention kernels have no second derivative
-    with evaluating(model), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-        named = _trained(model)
+    with evaluating(model), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), _differentiable(model) as named:
         for x, y in _first(data, batches):
             value = loss(first_output(model(x)), y)
             gradients = torch.autograd.grad(value, list(named.values()), create_graph=True, allow_unused=True)
@@ -91,14 +92,27 @@ def activation_means(model: nn.Module, data: BatchSource, batches: int = _BATCHE
 
 
 def _first(data: BatchSource, batches: int) -> Iterator[Batch]:
-    for number, batch in enumerate(as_batches(data)):
-        if number == batches:
-            return
-        yield batch
+    empty = True
+    for x, y in islice(as_batches(data), batches):
+        if len(x) > 0:
+            empty = False
+            yield x, y
+    if empty:
+        raise DataError("the calibration data is empty: importance needs at least one batch")
 
 
-def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+@contextmanager
+def _differentiable(model: nn.Module) -> Iterator[dict[str, nn.Parameter]]:
+    """Give gradients to all parameters, frozen ones too, which matter as much; they are frozen again afterwards."""
+    named = {name: parameter for name, parameter in model.named_parameters() if parameter.is_floating_point()}
+    were = {name: parameter.requires_grad for name, parameter in named.items()}
+    try:
+        for parameter in named.values():
+            parameter.requires_grad_(True)
+        yield named
+    finally:
+        for name, parameter in named.items():
+            parameter.requires_grad_(were[name])
 
 
 def _sign_products(used: Mapping[str, tuple[Tensor, Tensor]], generator: torch.Generator) -> dict[str, Tensor]:
@@ -130,7 +144,10 @@ def _watching(model: nn.Module, sums: dict[str, Tensor], calls: dict[str, int]) 
             if isinstance(module, kind) and not grouped:
                 name = f"{path}.weight" if path else "weight"
                 handles.append(
-                    module.register_forward_pre_hook(lambda _, args, name=name, dim=dim: look(name, dim, args[0]))
+                    module.register_forward_pre_hook(
+                        lambda _, args, kwargs, name=name, dim=dim: look(name, dim, first_input(args, kwargs)),
+                        with_kwargs=True,
+                    )
                 )
     try:
         yield

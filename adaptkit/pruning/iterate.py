@@ -34,6 +34,7 @@ _FROM_DATA = ("taylor", "obd", "activation")
 class _Run:
     settings: StructuredPruning
     context: Context
+    targets: dict[str, bool]
     table: LatencyTable | None = None
     whole: float = 0.0
     widths: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -52,7 +53,8 @@ def prune(settings: StructuredPruning, model: nn.Module, context: Context) -> nn
         TargetError: The target cannot be reached.
     """
     _require_data(settings, context)
-    run = _Run(settings, context, _latency_table(settings, context))
+    # The patterns are of the model as it was given: looking for groups takes attention apart into other layers.
+    run = _Run(settings, context, _targets(settings, model), _latency_table(settings, context))
     training = model.training
     _sparsify(run, model)
     for number in range(settings.iterations):
@@ -89,7 +91,7 @@ def _iteration(run: _Run, model: nn.Module, number: int) -> None:
     for note in graph.notes:
         if note not in run.context.notes:
             run.context.notes.append(note)
-    open_groups = _open(settings, model, graph)
+    open_groups = _open(run, graph)
     if not open_groups:
         raise TargetError("nothing can be pruned: no layer that targets and ignore leave has removable channels")
     kind, target = settings.target()
@@ -105,8 +107,8 @@ def _iteration(run: _Run, model: nn.Module, number: int) -> None:
     remove(model, graph, {n: units for n, units in zip(open_groups, choice.removed, strict=True) if units})
 
 
-def _open(settings: StructuredPruning, model: nn.Module, graph: ChannelGraph) -> list[int]:
-    """List the groups all of whose producing layers are targets, by themselves or by a module around them."""
+def _targets(settings: StructuredPruning, model: nn.Module) -> dict[str, bool]:
+    """Say of every module whether it is a target, by itself or by a module around it, and not ignored so."""
     wanted = find_modules(model, settings.targets)
     unwanted = find_modules(model, settings.ignore)
 
@@ -114,11 +116,19 @@ def _open(settings: StructuredPruning, model: nn.Module, graph: ChannelGraph) ->
         parts = path.split(".")
         return any(".".join(parts[:end]) in names for end in range(1, len(parts) + 1))
 
-    return [
-        number
-        for number, group in enumerate(graph.groups)
-        if all(within(path, wanted) and not within(path, unwanted) for path in group.producers())
-    ]
+    found = {path: within(path, wanted) and not within(path, unwanted) for path, _ in model.named_modules()}
+    return {**found, "": "*" in settings.targets}  # parameters of the model itself, which has no name
+
+
+def _open(run: _Run, graph: ChannelGraph) -> list[int]:
+    """List the groups all of whose producing layers are targets."""
+
+    def is_target(path: str) -> bool:
+        while path not in run.targets:  # inside an attention that was taken apart
+            path = path.rpartition(".")[0]
+        return run.targets[path]
+
+    return [number for number, group in enumerate(graph.groups) if all(map(is_target, group.producers()))]
 
 
 def _choose(
@@ -207,7 +217,7 @@ def _sparsify(run: _Run, model: nn.Module) -> None:
     if settings.sparse_epochs == 0:
         return
     graph = dependency_groups(model, run.context.example_inputs)
-    groups = [graph.groups[number] for number in _open(settings, model, graph)]
+    groups = [graph.groups[number] for number in _open(run, graph)]
     loss = with_group_lasso(_loss(run), groups, settings.sparse_strength)
     _train(run, model, settings.sparse_epochs, loss, "sparse", run.context.seed)
 

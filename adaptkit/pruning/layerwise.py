@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,8 @@ from torch.nn import functional as F
 
 from adaptkit.modes import evaluating
 from adaptkit.progress import Progress
+from adaptkit.pruning.capture import copy_of
+from adaptkit.pruning.layers import first_input
 from adaptkit.pruning.projections import ConstraintSet
 
 _POSITIONS = 256
@@ -117,19 +118,19 @@ def _polish(gram: Tensor, cross: Tensor, start: Tensor, mask: Tensor) -> Tensor:
 
 
 def matchable(
-    model: nn.Module, weights: Mapping[str, nn.Parameter], shapes: tuple[tuple[int, ...], ...]
+    model: nn.Module, weights: Mapping[str, nn.Parameter], example_inputs: tuple[Any, ...]
 ) -> dict[str, nn.Parameter]:
     """Pick the weights of linear layers and two-dimensional convolutions that run in a call of the model.
 
     Args:
         model: Left as it was.
         weights: By name.
-        shapes: Of the inputs of a call.
+        example_inputs: Inputs of a call.
     """
     kinds = (nn.Linear, nn.Conv2d)
     candidates = {name for name in weights if isinstance(model.get_submodule(name.rpartition(".")[0]), kinds)}
     with evaluating(model), torch.no_grad():
-        run = _call_order(model, {name.rpartition(".")[0] for name in candidates}, *map(torch.zeros, shapes))
+        run = _call_order(model, {name.rpartition(".")[0] for name in candidates}, *example_inputs)
     return {name: weight for name, weight in weights.items() if name in candidates and name.rpartition(".")[0] in run}
 
 
@@ -156,7 +157,7 @@ def match_layers(
     Returns:
         The solution of each weight.
     """
-    original = copy.deepcopy(model)
+    original = copy_of(model)
     solutions: dict[str, Solution] = {}
     with evaluating(model), evaluating(original):
         order = _call_order(model, {name.rpartition(".")[0] for name in sets}, x[:2])
@@ -200,7 +201,9 @@ def _gather(model: nn.Module, original: nn.Module, path: str, x: Tensor) -> Stat
     wanted: list[Tensor] = []
     hooks = [
         # Copies, since what comes next may work in place.
-        module.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0].clone())),
+        module.register_forward_pre_hook(
+            lambda _, args, kwargs: given.append(first_input(args, kwargs).clone()), with_kwargs=True
+        ),
         original.get_submodule(path).register_forward_hook(lambda *call: wanted.append(call[2].clone())),
     ]
     try:

@@ -22,7 +22,7 @@ class NMPruning(TrainedSparsePruning):
     Neighbours are consecutive input channels (dimension 1 of a weight), at the same output and the same place of the
     kernel. Before the cut, channels change places so that the N largest hold more: whatever makes and takes them is
     reordered together, as the model's own graph says, so that the network computes the same. A layer whose inputs are
-    no multiple of M is left alone.
+    no multiple of M is left alone, and so are transposed convolutions.
 
     Sources: Mishra et al. 2021, "Accelerating sparse deep neural networks"; Pool and Yu 2021, "Channel permutations for
     N:M sparsity".
@@ -57,7 +57,7 @@ class NMPruning(TrainedSparsePruning):
         """
         from adaptkit.pruning.masks import apply_masks, mark_pattern, n_m_mask
 
-        weights = self.weights(model)
+        weights = self._weights(model, context)
         fitting = {name: weight for name, weight in weights.items() if weight.shape[1] % self.m == 0}
         if not fitting:
             raise TargetError(f"{self.name}: no layer among the targets has a multiple of m={self.m} inputs")
@@ -69,6 +69,16 @@ class NMPruning(TrainedSparsePruning):
         apply_masks(model, {name: n_m_mask(weight, self.n, self.m) for name, weight in fitting.items()})
         mark_pattern(model, fitting)
         return self.finish(model, context, list(fitting))
+
+    def _weights(self, model: nn.Module, context: Context) -> dict[str, nn.Parameter]:
+        """Find the weights with inputs in dimension 1."""
+        from adaptkit.pruning.layers import output_dim
+
+        weights = self.weights(model)
+        turned = [name for name in weights if output_dim(model.get_submodule(name.rpartition(".")[0])) == 1]
+        if turned:
+            context.notes.append(f"left alone, since they are transposed convolutions: {', '.join(turned)}")
+        return {name: weight for name, weight in weights.items() if name not in turned}
 
     def _permute(self, model: nn.Module, context: Context, names: set[str]) -> None:
         from adaptkit.errors import ModelError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from adaptkit.metrics.task import first_output
 from adaptkit.modes import evaluating
+from adaptkit.pruning.capture import copy_of
 from adaptkit.pruning.channels import dependency_groups
 from adaptkit.pruning.groups import Group, Slice
 
@@ -136,7 +136,7 @@ def permute_channels(
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     gains, left = [], []
     # The engine takes attention apart to find heads; here the model is to keep its modules.
-    for group in dependency_groups(copy.deepcopy(model), example_inputs).groups:
+    for group in dependency_groups(copy_of(model), example_inputs).groups:
         columns = _columns(group, tensors, names, m)
         if columns is None or any(piece.name not in tensors for piece in group.slices):
             continue
@@ -156,7 +156,7 @@ def _columns(group: Group, tensors: dict[str, Tensor], names: set[str], m: int) 
     parts = [
         tensors[piece.name].detach().abs().movedim(1, -1)[..., torch.from_numpy(piece.indices[:, 0])].flatten(0, -2)
         for piece in group.slices
-        if piece.name in names and piece.dim == 1 and _aligned(piece, m)
+        if piece.name in names and piece.dim == 1 and not piece.makes and _aligned(piece, m)
     ]
     return torch.cat(parts) if parts else None
 

@@ -31,6 +31,7 @@ class ConstraintSet:
         kind: What a unit is.
         kept: Units that may stay.
         patterns: For `pattern`: patterns × 9, true where a weight may stay.
+        allowed: Where weights may stay at all; elsewhere they are zero already, and are to stay so.
 
     Example:
         >>> weight = torch.tensor([[3.0, 1.0], [0.0, 2.0]])
@@ -45,6 +46,7 @@ class ConstraintSet:
     kind: Kind
     kept: int
     patterns: Tensor | None = None
+    allowed: Tensor | None = None
 
     def mask(self, weight: Tensor) -> Tensor:
         """Say which entries the projection keeps; the shape of the weight.
@@ -52,10 +54,12 @@ class ConstraintSet:
         Args:
             weight: out × in × ….
         """
-        chosen = highest([unit_energies(weight, self.kind, self.patterns)], self.kept)[0]
+        if self.allowed is not None:
+            weight = weight.masked_fill(~self.allowed, 0)
+        mask = highest([unit_energies(weight, self.kind, self.patterns)], self.kept)[0].expand_as(weight)
         if self.patterns is not None:
-            return chosen & best_patterns(weight, self.patterns)
-        return chosen.expand_as(weight).contiguous()
+            mask = mask & best_patterns(weight, self.patterns)
+        return mask.contiguous() if self.allowed is None else mask & self.allowed
 
     def project(self, weight: Tensor) -> Tensor:
         """Return the nearest tensor of the set."""

@@ -109,7 +109,8 @@ def einsum(call: Call) -> Result:
 
 def attention(call: Call) -> Result:
     """Softmax(q kᵀ) v: heads may go, the head size of queries and keys stays (it is in the scale)."""
-    query, key, value = call["query"], call["key"], call["value"]
+    query: Value = call["query"]
+    key, value = (_for_queries(call[name], query) for name in ("key", "value"))
     rank = len(query.shape)
     batch, row, column, inner, last = list(range(rank - 2)), rank - 2, rank - 1, rank, rank + 1
     weights = contract(
@@ -121,6 +122,20 @@ def attention(call: Call) -> Result:
         scores = elementwise(call.trace, [scores, mask], scores.shape)
     operands = [operand(scores, [*batch, row, column]), operand(value, [*batch, column, last])]
     return Value(call.shape, contract(call.trace, operands, [*batch, row, last]))
+
+
+def _for_queries(shared: Value, query: Value) -> Value:
+    """Repeat heads of keys or values that several heads of queries share, so that these go together."""
+    dim = len(query.shape) - 3
+    if dim < 0 or shared.shape[dim] in (1, query.shape[dim]):  # a single head is broadcast
+        return shared
+    times = query.shape[dim] // shared.shape[dim]
+    blocks = [
+        Block(block.dims, np.repeat(block.ids, times, block.dims.index(dim))) if dim in block.dims else block
+        for block in shared.blocks
+    ]
+    shape = (*shared.shape[:dim], query.shape[dim], *shared.shape[dim + 1 :])
+    return Value(shape, tuple(blocks), shared.parameter)
 
 
 def batch_norm(call: Call) -> Result:
@@ -186,7 +201,8 @@ def reduction(call: Call) -> Result:
 
 def along_one(call: Call) -> Result:
     """Softmax and its like, along a dimension that must stay whole."""
-    return Value(call.shape, call.trace.fix(call["self"], call["dim"]).blocks)
+    result = Value(call.shape, call.trace.fix(call["self"], call["dim"]).blocks)
+    return result if call.single else [result for _ in call.shapes]
 
 
 def spatial(call: Call) -> Result:

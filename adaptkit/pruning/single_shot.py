@@ -75,6 +75,7 @@ class SingleShotPruning(TrainedSparsePruning):
             ModelError: torch.export cannot capture the model.
         """
         from adaptkit.pruning.constraints import free_outputs, macs_per_weight
+        from adaptkit.pruning.layers import output_dims
         from adaptkit.pruning.masks import apply_masks
         from adaptkit.pruning.rows_columns import Pulled, mask_of
         from adaptkit.pruning.schedules import is_update
@@ -83,7 +84,8 @@ class SingleShotPruning(TrainedSparsePruning):
         kind, share = self.target()
         inputs = context.example_inputs
         costs = macs_per_weight(model, inputs, weights) if kind == "macs" else dict.fromkeys(weights, 1.0)
-        free = free_outputs(model, inputs)
+        # The rows of a transposed convolution are what it takes, which may always go.
+        free = free_outputs(model, inputs) | output_dims(model).keys()
         budget = share * sum(costs[name] * weight.numel() for name, weight in weights.items())
         pulled = Pulled(model, weights)
         pulled.choose(costs, free, budget)

@@ -10,8 +10,10 @@ from torch import fx, nn
 
 from adaptkit.pruning.capture import Program
 from adaptkit.pruning.rules import rule_for
+from adaptkit.pruning.rules_math import unknown
+from adaptkit.pruning.rules_shape import Result
 from adaptkit.pruning.union_find import Ids, UnionFind
-from adaptkit.pruning.values import Block, Trace, Value, make_call
+from adaptkit.pruning.values import Block, Call, Trace, Value, make_call
 
 
 def tensor_values(sets: UnionFind, model: nn.Module) -> dict[str, Value]:
@@ -52,9 +54,18 @@ def _value(
         if node.name in program.tensors:
             return tensors[program.tensors[node.name]]
         return Value(tuple(getattr(node.meta.get("val"), "shape", ())))
-    call = make_call(trace, node, index, values)
-    result = rule_for(node.target)(call)
+    result = _followed(trace, make_call(trace, node, index, values))
     return [_slim(trace, part) for part in result] if isinstance(result, list) else _slim(trace, result)
+
+
+def _followed(trace: Trace, call: Call) -> Result:
+    """Apply the rule of a call; where the rule does not fit it, leave alone what flows into it, as without a rule."""
+    literals, macs = len(trace.literals), len(trace.macs)
+    try:
+        return rule_for(call.node.target)(call)
+    except Exception:  # the models that users have are more than the rules foresee
+        del trace.literals[literals:], trace.macs[macs:]
+        return unknown(call)
 
 
 def _protect(trace: Trace, value: Any) -> None:

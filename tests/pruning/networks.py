@@ -386,6 +386,46 @@ class Detector(nn.Module):
         return self.shared(found)
 
 
+class SharedHeads(nn.Module):
+    """Several heads of queries share one of keys and values."""
+
+    def __init__(self, shared=2):
+        super().__init__()
+        self.query, self.key, self.value = nn.Linear(16, 24), nn.Linear(16, 4 * shared), nn.Linear(16, 4 * shared)
+        self.out = nn.Linear(24, 5)
+
+    def forward(self, x):
+        x = x.flatten(2)
+        q, k, v = (layer(x).unflatten(2, (-1, 4)).transpose(1, 2) for layer in (self.query, self.key, self.value))
+        mixed = F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+class Sorted(nn.Module):
+    """An operation with two results, along pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv2d(3, 8, 1)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        values, _ = self.a(x).flatten(2).sort(dim=2)
+        return self.head(values[..., -3:].mean(2))
+
+
+class Transposed(nn.Module):
+    """The outputs of a transposed convolution are in dimension 1 of its weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.up = nn.ConvTranspose2d(3, 8, 2)
+        self.back = nn.ConvTranspose2d(8, 4, 2)
+
+    def forward(self, x):
+        return self.back(F.relu(self.up(x)))
+
+
 ALL = (
     Residual,
     Dense,
@@ -406,4 +446,7 @@ ALL = (
     Windowed,
     Lender,
     Detector,
+    SharedHeads,
+    Sorted,
+    Transposed,
 )

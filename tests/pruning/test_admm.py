@@ -11,12 +11,12 @@ from adaptkit.errors import DataError, TargetError
 from adaptkit.export.onnx import export_onnx
 from adaptkit.metrics.task import accuracy
 from adaptkit.progress import Silent
-from adaptkit.pruning import ADMMPruning
+from adaptkit.pruning import ADMMPruning, MagnitudePruning
 from adaptkit.pruning.admm_state import Admm
 from adaptkit.pruning.budget import share_budget
 from adaptkit.pruning.constraints import Wanted, constraint_sets
 from adaptkit.pruning.layerwise import Statistics, match_layers, solve
-from adaptkit.pruning.masks import marked
+from adaptkit.pruning.masks import lost_zeros, marked, zeros
 from adaptkit.pruning.projections import ConstraintSet, common_patterns, unit_count
 from adaptkit.pruning.synthetic import synthetic_inputs
 from adaptkit.quantization import StaticQuantization
@@ -352,3 +352,58 @@ def test_bad_settings_and_missing_data():
         )
     assert ADMMPruning(constraint="pattern").wanted().share == pytest.approx(5 / 9)
     assert ADMMPruning().wanted() == Wanted("element", "sparsity", 0.5, 8)
+
+
+@pytest.mark.parametrize("kind", ["element", "column"])
+def test_zeros_that_are_there_stay(kind):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 10))
+    context = Context(example_inputs=(torch.zeros(1, 32),))
+    MagnitudePruning(sparsity=0.9, ranking="per_layer").apply(net, context)
+    before = zeros(net)
+    ADMMPruning(sparsity=0.5, constraint=kind, data="synthetic", rounds=3).apply(net, context)
+    assert lost_zeros(before, net) == []
+
+
+def test_a_budget_counts_what_stays_whole_and_is_met_or_refused():
+    def pruned(share):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+        settings = {"constraint": "filter", "params": share, "data": "synthetic", "samples": 4, "rounds": 2}
+        return ADMMPruning(**settings).apply(net, Context(example_inputs=(torch.zeros(1, 3, 10, 10),)))
+
+    least = (3 * 9 + 8 * 9 + 8 * 4 * 9) / ((3 * 8 + 8 * 8 + 8 * 4) * 9)
+    with pytest.raises(TargetError, match=f"filter reaches {least:.4f} at least, .* 1 of 3 stay whole"):
+        pruned(0.01)
+    weights = [pruned(0.5)[place].weight for place in (0, 2, 4)]
+    kept = sum(int((weight != 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
+    assert 0.43 < kept <= 0.5
+
+
+def test_transposed_convolutions_are_left_alone_by_units():
+    net = nn.Sequential(nn.ConvTranspose2d(3, 8, 2), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 1))
+    weights = {f"{place}.weight": net[place].weight for place in range(3)}
+    sets, notes = constraint_sets(net, (torch.zeros(1, 3, 4, 4),), weights, Wanted("channel", "sparsity", 0.5, 8))
+    assert list(sets) == ["1.weight", "2.weight"]
+    assert notes == ["left alone, since they are transposed convolutions: 0.weight"]
+
+
+class Sum(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, x, y=0.0):
+        return self.layer(input=x) + y
+
+
+def test_inputs_are_made_up_where_there_is_one_of_real_numbers():
+    technique = ADMMPruning(data="synthetic", samples=4, rounds=2)
+    x = torch.zeros(2, 8, dtype=torch.double)
+    net = technique.apply(Sum().double(), Context(example_inputs=(x,)))
+    assert int((net.layer.weight == 0).sum()) == 32
+    with pytest.raises(DataError, match=r"Sum takes 2 \(float32, float32\). Use data: train"):
+        technique.apply(Sum(), Context(example_inputs=(x.float(), x.float())))
+    tokens = Context(example_inputs=(torch.zeros(2, 4, dtype=torch.long),))
+    with pytest.raises(DataError, match=r"Sequential takes 1 \(int64\)"):
+        technique.apply(nn.Sequential(nn.Embedding(5, 8), nn.Linear(8, 8)), tokens)

@@ -2,7 +2,10 @@ import pytest
 import torch
 from torch import nn
 
+from adaptkit.pruning import StructuredPruning
 from adaptkit.pruning.attention import SplitAttention, split_all_attention, split_attention
+from adaptkit.pruning.masks import PATTERN, lost_zeros, mark, mark_pattern, marked, zeros
+from adaptkit.technique import Context
 
 
 def _packed(**settings) -> nn.MultiheadAttention:
@@ -74,3 +77,46 @@ def test_arguments_rebuild_it_after_a_cut():
     arguments = split.arguments()
     assert arguments["num_heads"] == 2
     assert SplitAttention(**arguments).q_proj.weight.shape == (8, 12)
+
+
+@pytest.mark.parametrize(("sizes", "name"), [({}, "in_proj_weight"), ({"kdim": 7, "vdim": 5}, "k_proj_weight")])
+def test_sparse_and_frozen_weights_are_so_afterwards(sizes, name):
+    net = nn.ModuleList([_packed(**sizes)])
+    mark(net, [f"0.{name}", "0.out_proj.weight"])
+    mark_pattern(net, [f"0.{name}"])
+    net[0].get_parameter(name).requires_grad_(False)
+    with torch.no_grad():
+        net[0].get_parameter(name)[:, 0] = 0
+    before = zeros(net)
+    split_all_attention(net)
+    layers = ["k_proj"] if sizes else ["q_proj", "k_proj", "v_proj"]
+    assert list(marked(net)) == [f"0.{layer}.weight" for layer in [*layers, "out_proj"]]
+    assert [path for path, module in net[0].named_children() if hasattr(module, PATTERN)] == layers
+    assert [key for key, p in net[0].named_parameters() if not p.requires_grad] == [f"{one}.weight" for one in layers]
+    assert lost_zeros(before, net) == []
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(32, 4, batch_first=True)
+        self.wide, self.narrow = nn.Linear(32, 64), nn.Linear(64, 32)
+
+    def forward(self, x):
+        x = x + self.attention(x, x, x, need_weights=False)[0]
+        return x + self.narrow(self.wide(x).relu())
+
+
+@pytest.mark.parametrize(
+    ("patterns", "heads", "wide"),
+    [
+        ({"ignore": ("MultiheadAttention",)}, 32, 16),
+        ({"targets": ("MultiheadAttention",)}, 8, 64),
+        ({"targets": ("attention",)}, 8, 64),
+        ({"targets": ("Linear",)}, 32, 16),
+    ],
+)
+def test_patterns_mean_the_model_as_it_was_given(patterns, heads, wide):
+    share = 0.64 if wide < 64 else 0.63
+    net = StructuredPruning(params=share, **patterns).apply(Block(), Context((torch.zeros(2, 3, 32),)))
+    assert (net.attention.q_proj.out_features, net.wide.out_features) == (heads, wide)

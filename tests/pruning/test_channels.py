@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from adaptkit.errors import ModelError, UnsupportedLayer
+from adaptkit.pruning import rules
 from adaptkit.pruning.channels import dependency_groups, remove
 from adaptkit.surgery import describe, rebuild
 from tests.pruning import networks
@@ -51,6 +52,9 @@ WANTED = {
     networks.Cells: [("cell", 9, 1), ("second", 6, 1)],
     networks.Windowed: [("embed", 4, 3), ("wide", 20, 1)],
     networks.Lender: [("embed", 6, 1), ("embed", 8, 1)],
+    networks.SharedHeads: [("query", 2, 12)],
+    networks.Sorted: [("a", 8, 1)],
+    networks.Transposed: [("up", 8, 1)],
     networks.Detector: [("body.0", 8, 1), ("tower.0", 10, 1), ("tower.2", 7, 1)],
 }
 
@@ -208,3 +212,36 @@ def test_a_cut_that_goes_wrong_leaves_the_model_whole():
     with pytest.raises(UnsupportedLayer, match="does not follow this cut"):
         remove(model, graph, {1: [0]})
     assert {name: tensor.shape for name, tensor in model.state_dict().items()} == before
+
+
+def test_a_single_shared_head_leaves_every_head_of_queries_its_own():
+    graph = dependency_groups(networks.SharedHeads(shared=1), (torch.randn(2, 3, 4, 4),))
+    assert [(group.label, group.size, group.width) for group in graph.groups] == [("query", 6, 4)]
+
+
+def test_a_call_that_its_rule_does_not_fit_is_left_alone(monkeypatch):
+    def broken(call):
+        call.counts("dim", call["self"].line(1))
+        raise ValueError("shapes that the rule does not foresee")
+
+    monkeypatch.setitem(rules.RULES, "sort", broken)
+    model, inputs = _made(networks.Sorted)
+    graph = dependency_groups(model, inputs)
+    assert graph.groups == ()
+    assert graph.notes == ("op aten.sort.default: dimension left alone",)
+
+
+def test_outputs_are_where_the_layer_has_them():
+    (group,) = dependency_groups(*_made(networks.Transposed)).groups
+    assert group.producers() == ["up"]
+    assert [(piece.name, piece.makes) for piece in group.slices] == [
+        ("up.weight", True), ("up.bias", True), ("back.weight", False),
+    ]  # fmt: skip
+
+
+def test_old_weight_norm_is_to_be_removed_first():
+    with pytest.warns(FutureWarning, match="deprecated"):
+        first = torch.nn.utils.weight_norm(nn.Conv2d(3, 8, 1))
+    model = nn.Sequential(first, nn.Conv2d(8, 4, 1))
+    with pytest.raises(ModelError, match=r"^0 computes its weight by torch.nn.utils.weight_norm.*remove_weight_norm"):
+        dependency_groups(model, (torch.randn(2, 3, 4, 4),))

@@ -256,3 +256,22 @@ def test_divergence_is_that_of_the_definition():
     a, b = torch.randn(3, 5), torch.randn(3, 5)
     want = sum((q * (q / p).log()).sum() for p, q in zip(a.softmax(1), b.softmax(1), strict=True)) / 3
     assert divergence(a, b).item() == pytest.approx(want.item(), abs=1e-6)
+
+
+def test_statistics_are_measured_anew_behind_what_went():
+    """Blocks behind a removed one are given inputs of another mean, which the old statistics do not know."""
+    model = small((0.02, 1.0, 1.0, 1.0))
+    with torch.no_grad():
+        model[2].norm.bias.fill_(5.0)
+    x, y = samples(96)
+    model.train()
+    with torch.no_grad():
+        for _ in range(30):
+            model(x)
+    model.eval()
+    y = model(x).argmax(1)
+    before = {name: value.clone() for name, value in model.named_buffers() if "running_mean" in name}
+    given = Context(example_inputs=(x[:1],), calibration=(x, y), loss=lambda output, _: output.square().mean())
+    DepthPruning(blocks=1, targets=("2",)).apply(model, given)
+    assert "normalizations measured anew on 96 calibration samples" in given.notes[-1]
+    assert not torch.equal(before["3.norm.running_mean"], model[3].norm.running_mean)

@@ -136,3 +136,13 @@ def test_bad_settings():
         NMPruning(n=0)
     with pytest.raises(DataError, match=r"prune\.n_m needs training data"):
         NMPruning(recovery_epochs=1).apply(nn.Sequential(nn.Linear(8, 2)), Context(example_inputs=(torch.ones(2, 8),)))
+
+
+def test_transposed_convolutions_are_left_alone():
+    net = nn.Sequential(nn.ConvTranspose2d(3, 8, 2), nn.ConvTranspose2d(8, 4, 2), nn.Conv2d(4, 4, 1))
+    context = Context(example_inputs=(X,))
+    NMPruning().apply(net, context)
+    assert context.notes[0] == "left alone, since they are transposed convolutions: 0.weight, 1.weight"
+    assert (net[0].weight != 0).all()
+    assert (net[1].weight != 0).all()
+    assert int((net[2].weight != 0).sum()) == 8

@@ -8,7 +8,7 @@ from adaptkit.errors import DataError, TargetError
 from adaptkit.metrics.task import accuracy
 from adaptkit.pruning import SingleShotPruning
 from adaptkit.pruning.constraints import macs_per_weight
-from adaptkit.pruning.masks import marked
+from adaptkit.pruning.masks import find_weights, marked
 from adaptkit.pruning.rows_columns import Pulled, choose_rows_and_columns, mask_of
 from adaptkit.technique import Context
 from adaptkit.training.checkpoint import state_sha256
@@ -136,3 +136,34 @@ def test_bad_settings():
     assert SingleShotPruning().target() == ("macs", 0.5)
     with pytest.raises(DataError, match=r"prune\.single_shot needs training data"):
         SingleShotPruning().apply(_net(), Context(example_inputs=INPUTS))
+
+
+def test_weights_inside_attention_are_multiplied_once_a_token():
+    torch.manual_seed(0)
+    attention = nn.MultiheadAttention(16, 2, kdim=12, vdim=12, batch_first=True)
+
+    class Crossed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention, self.head = attention, nn.Linear(16, 2)
+
+        def forward(self, x):
+            return self.head(self.attention(x, key=x[:, :3, :12], value=x[:, :3, :12])[0])
+
+    net = Crossed()
+    found = macs_per_weight(net, (torch.zeros(2, 5, 16),), find_weights(net, ["*"]))
+    assert {name.removeprefix("attention."): uses for name, uses in found.items()} == {
+        "q_proj_weight": 5, "k_proj_weight": 3, "v_proj_weight": 3, "out_proj.weight": 5, "head.weight": 5,
+    }  # fmt: skip
+
+
+def test_the_default_budget_is_reached_with_attention():
+    torch.manual_seed(0)
+    x = torch.randn(32, 5, 16)
+    net = nn.Sequential(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), nn.Flatten(), nn.Linear(80, 2)).eval()
+    net = SingleShotPruning(epochs=1).apply(net, Context(example_inputs=(x[:1],), train=(x, (x[:, 0, 0] > 0).long())))
+    uses = macs_per_weight(net, (x[:1],), marked(net))
+    spent, whole = (
+        sum(uses[name] * int(f(w)) for name, w in marked(net).items()) for f in (torch.count_nonzero, torch.numel)
+    )
+    assert 0.4 < spent / whole <= 0.5

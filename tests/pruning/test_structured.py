@@ -226,3 +226,59 @@ def test_pruned_attention_is_described_and_rebuilt():
     rebuilt = rebuild(Packed(), json.loads(json.dumps(describe(pruned, Packed()))))
     rebuilt.load_state_dict(pruned.state_dict())
     torch.testing.assert_close(rebuilt.eval()(x), pruned.eval()(x))
+
+
+def test_an_embedding_makes_what_it_looks_up():
+    def pruned(**patterns):
+        net = nn.Sequential(nn.Embedding(100, 64), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+        context = Context(example_inputs=(torch.zeros(1, 4, dtype=torch.long),))
+        return StructuredPruning(params=0.8, **patterns).apply(net, context)
+
+    for patterns in ({"ignore": ("0",)}, {"targets": ("Linear",)}):
+        net = pruned(**patterns)
+        assert net[0].embedding_dim == 64
+        assert net[1].out_features < 64
+    assert pruned(targets=("Embedding",))[0].embedding_dim < 64
+
+
+def test_a_transposed_convolution_is_scored_and_left_alone_by_its_outputs():
+    def net():
+        return nn.Sequential(nn.ConvTranspose2d(8, 32, 2), nn.ReLU(), nn.ConvTranspose2d(32, 8, 2))
+
+    context = Context(example_inputs=(torch.zeros(1, 8, 4, 4),))
+    with pytest.raises(TargetError, match="nothing can be pruned"):
+        StructuredPruning(ignore=("0",)).apply(net(), context)
+    model = net()
+    with torch.no_grad():
+        model[0].weight[:, :16] = 0
+        model[2].weight[:16] *= 100
+    StructuredPruning(importance="l1").apply(model, context)
+    assert model[0].out_channels == 16
+    assert (model[0].weight != 0).all()
+
+
+def test_empty_calibration_data_is_an_error():
+    for importance in ("taylor", "obd", "activation"):
+        with pytest.raises(DataError, match="calibration data is empty"):
+            StructuredPruning(importance=importance).apply(lenet5_digits(), Context((X,), calibration=[]))
+
+
+@pytest.mark.parametrize("importance", ["taylor", "obd"])
+def test_frozen_parameters_are_scored_and_stay_frozen(importance):
+    models = [lenet5_digits(), lenet5_digits()]
+    models[1].load_state_dict(models[0].state_dict())
+    models[1].requires_grad_(False)
+    sums = set()
+    for model in models:
+        context = Context((X,), calibration=_data(16))
+        sums.add(state_sha256(StructuredPruning(importance=importance).apply(model, context)))
+    assert len(sums) == 1
+    assert not any(parameter.requires_grad for parameter in models[1].parameters())
+    assert all(parameter.requires_grad for parameter in models[0].parameters())
+
+
+def test_parameters_are_frozen_again_after_an_error():
+    model = lenet5_digits().requires_grad_(False)
+    with pytest.raises(DataError):
+        StructuredPruning(importance="taylor").apply(model, Context((X,), calibration=[]))
+    assert not any(parameter.requires_grad for parameter in model.parameters())
