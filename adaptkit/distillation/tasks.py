@@ -31,8 +31,10 @@ class TaskAccuracies:
 def of_new_task(source: BatchSource, old_classes: int, seed: int) -> BatchStream:
     """Leave out the samples of the old task; batches are shuffled as `fit` does.
 
+    What is left is cut anew, evenly, into batches of the source's size, as many each epoch.
+
     Args:
-        source: Samples of the new task, perhaps of the old one too.
+        source: Samples of the new task, perhaps of the old one too. A loader is read once, to count them.
         old_classes: Targets from here on are of the new task.
         seed: Source of the order.
 
@@ -51,23 +53,55 @@ def of_new_task(source: BatchSource, old_classes: int, seed: int) -> BatchStream
         _require_samples(len(kept), old_classes)
         return dataclasses.replace(batches, index=kept)
     assert isinstance(batches, LoaderBatches)
-    new = dataclasses.replace(batches, source=_NewTask(batches.source, old_classes))
-    _require_samples(len(new), old_classes)
-    return new
+    sizes = _new_sizes(batches, old_classes)
+    return dataclasses.replace(batches, source=_NewTask(batches.source, old_classes, sizes), batch_size=None)
 
 
 @dataclass(frozen=True)
 class _NewTask:
-    """The batches of a loader, less the samples of the old task."""
+    """The samples of a loader, less those of the old task, in batches of fixed sizes.
+
+    What a shuffling loader has of the new task in each batch changes with the epoch, the number of steps must not. A
+    loader that leaves samples out may have fewer in another epoch: then it is read again from its start.
+    """
 
     source: Iterable[Batch]
     old_classes: int
+    sizes: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.sizes)
 
     def __iter__(self) -> Iterator[Batch]:
-        for x, y in self.source:
-            new = y >= self.old_classes
-            if int(new.sum()) > 1:  # a batch of one sample would stop batch normalization
-                yield x[new], y[new]
+        parts = self._parts()
+        x, y = next(parts)
+        for size in self.sizes:
+            while len(y) < size:
+                more_x, more_y = next(parts)
+                x, y = torch.cat([x, more_x]), torch.cat([y, more_y])
+            yield x[:size], y[:size]
+            x, y = x[size:], y[size:]
+
+    def _parts(self) -> Iterator[Batch]:
+        """Yield what is of the new task in each batch of the loader, again and again."""
+        while True:
+            found = False
+            for x, y in self.source:
+                new = y >= self.old_classes
+                if new.any():
+                    found = True
+                    yield x[new], y[new]
+            if not found:
+                _require_samples(0, self.old_classes)
+
+
+def _new_sizes(batches: LoaderBatches, old_classes: int) -> tuple[int, ...]:
+    """Cut the new task's samples of epoch 0 evenly: a batch of one sample would stop batch normalization."""
+    counts = [(len(y), int((y >= old_classes).sum())) for _, y in batches]
+    new = sum(count for _, count in counts)
+    _require_samples(new, old_classes)
+    number = -(-new // max(size for size, _ in counts))
+    return tuple(new * (i + 1) // number - new * i // number for i in range(number))
 
 
 def _require_samples(count: int, old_classes: int) -> None:

@@ -158,7 +158,7 @@ class LoaderBatches:
     @property
     def num_samples(self) -> int:
         """Samples in an epoch; reads the whole source once."""
-        return sum(len(y) for _, y in self.source)
+        return sum(len(y) for _, y in self._seeded(0))
 
     def __len__(self) -> int:
         """Batches in an epoch; reads the whole source where it has no length itself."""
@@ -167,7 +167,7 @@ class LoaderBatches:
         try:
             return len(self.source)  # type: ignore[arg-type]
         except TypeError:
-            return sum(1 for _ in self.source)
+            return sum(1 for _ in self._seeded(0))
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches of epoch 0."""

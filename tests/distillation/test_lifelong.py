@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from adaptkit.distillation import LifelongDistillation
 from adaptkit.distillation.head import grow_head
@@ -94,7 +95,7 @@ def test_only_samples_of_the_new_task_are_fed(labels, old):
 def test_a_loader_is_filtered_too():
     loader = [(torch.zeros(4, 2), torch.tensor(y)) for y in ([0, 1, 2, 3], [0, 0, 1, 1], [0, 1, 1, 3], [2, 2, 3, 3])]
     batches = of_new_task(loader, 2, seed=0)
-    assert [y.tolist() for _, y in batches] == [[2, 3], [2, 2, 3, 3]]
+    assert [y.tolist() for _, y in batches] == [[2, 3, 3], [2, 2, 3, 3]]
     assert len(batches) == 2
     with pytest.raises(DataError, match="no sample of the new task"):
         of_new_task(loader, 4, seed=0)
@@ -107,6 +108,41 @@ def by_hand(model, x, y, old) -> tuple[float, float]:
         own = range(old) if label < old else range(old, len(output))
         hits[label < old].append(max(own, key=lambda k: output[k]) == label)
     return np.mean(hits[True]), np.mean(hits[False])
+
+
+def old_and_new(count: int, seed: int = 0) -> TensorDataset:
+    """Numbered samples; which ones are of the new task, from class 2 on, is drawn."""
+    y = torch.randint(0, 4, (count,), generator=torch.Generator().manual_seed(seed))
+    return TensorDataset(torch.arange(count, dtype=torch.float32)[:, None], y)
+
+
+@pytest.mark.parametrize(("count", "batch_size", "seed"), [(9, 4, 1), (23, 2, 2), (24, 6, 3), (40, 5, 4)])
+def test_a_shuffling_loader_gives_the_same_number_of_batches_each_epoch(count, batch_size, seed):
+    data = old_and_new(count, seed)
+    new = {i for i, y in enumerate(data.tensors[1].tolist()) if y >= 2}
+    batches = of_new_task(DataLoader(data, batch_size, shuffle=True), old_classes=2, seed=seed)
+    for epoch in range(3):
+        given_batches = list(batches.epoch(epoch))
+        assert len(given_batches) == len(batches) == -(-len(new) // batch_size)
+        assert sorted(int(i) for x, _ in given_batches for i in x) == sorted(new)
+        assert max(len(y) for _, y in given_batches) - min(len(y) for _, y in given_batches) <= 1
+        for (x, y), (again, _) in zip(given_batches[1:], batches.epoch(epoch, 1), strict=True):
+            assert torch.equal(x, again)
+            assert torch.equal(y, data.tensors[1][x[:, 0].long()])
+
+
+def test_an_epoch_with_fewer_new_samples_goes_on_with_the_first_ones():
+    """A loader that drops its last batch leaves other samples out each epoch."""
+    loader = DataLoader(old_and_new(23), 6, shuffle=True, drop_last=True)
+    batches = of_new_task(loader, old_classes=2, seed=0)
+    sizes = {tuple(len(y) for _, y in batches.epoch(epoch)) for epoch in range(20)}
+    assert sizes == {tuple(len(y) for _, y in batches)}
+
+
+def test_counting_the_new_samples_leaves_the_random_state():
+    before = torch.random.get_rng_state()
+    of_new_task(DataLoader(old_and_new(23), 6, shuffle=True), old_classes=2, seed=0)
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_both_accuracies_are_counted_among_the_classes_of_the_task():
