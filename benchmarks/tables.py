@@ -7,6 +7,7 @@ A table stands between <!-- table:NAME --> and <!-- /table --> and is replaced t
 
 import json
 import re
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,11 @@ def coverage() -> str:
         )
     place = table["machine"]["prune"]
     counts = (f"{column} {_passed(table, column)}" for column in columns if _tried(table, column))
+    apart = [cells["int8"]["difference"] for cells in table["models"].values() if "difference" in cells.get("int8", {})]
     rows += [
         "",
-        f"Passed, of those tried: {', '.join(counts)}; “–” has not been run. Seconds of the processor to find the "
+        f"Passed, of those tried: {', '.join(counts)}; “–” has not been run. Outputs in 8 bits are "
+        f"{statistics.median(apart):.3f} deviations away from the float model's (median; at most {max(apart):.3f}). Seconds of the processor to find the "
         f"groups and to cut, one thread of {place['cpu']}, {place['cores']} cores at a load average of "
         f"{place['load_average']}, which makes them longer; torch {place['torch']}; commit {place['commit']}; "
         "`python benchmarks/coverage.py`.",
