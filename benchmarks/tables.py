@@ -81,7 +81,8 @@ def coverage() -> str:
     rows += [
         "",
         f"Passed, of those tried: {', '.join(counts)}; “–” has not been run. Outputs in 8 bits are "
-        f"{statistics.median(apart):.3f} deviations away from the float model's (median; at most {max(apart):.3f}). Seconds of the processor to find the "
+        f"{statistics.median(apart):.3f} deviations away from the float model's (median; at most {max(apart):.3f}). "
+        f"Seconds of the processor to find the "
         f"groups and to cut, one thread of {place['cpu']}, {place['cores']} cores at a load average of "
         f"{place['load_average']}, which makes them longer; torch {place['torch']}; commit {place['commit']}; "
         "`python benchmarks/coverage.py`.",
