@@ -113,10 +113,10 @@ class IntegerQuantization(Quantization):
             TargetError: There is no convolution or linear layer to quantize.
         """
         from adaptkit.quantization.equalize import equalize
-        from adaptkit.quantization.simulate import QuantizedModel, Simulator, captured_and_folded
+        from adaptkit.quantization.simulate import QuantizedModel, Simulator, captured_and_folded, described
 
         model.eval()
-        captured = captured_and_folded(model, tuple(tuple(x.shape) for x in context.example_inputs))
+        captured = captured_and_folded(model, described(context.example_inputs))
         if self.equalize:
             pairs = equalize(captured, model)
             context.notes.append(f"{pairs} pairs of layers were scaled to equal ranges")
@@ -154,11 +154,12 @@ class IntegerQuantization(Quantization):
     def _plan(self, captured: Captured, model: nn.Module, context: Context, rounding: Rounding) -> QuantizationPlan:
         from adaptkit.quantization.calibrate import batches, histograms
         from adaptkit.quantization.planner import make_plan
+        from adaptkit.quantization.simulate import described
 
         placement = self.placement(captured, model, context.notes)
         found = histograms(captured, model, placement.groups, lambda: batches(context.calibration, self.calibration))
-        shapes = tuple(tuple(x.shape) for x in context.example_inputs)
-        return dataclasses.replace(make_plan(captured, model, placement, found, rounding), inputs=shapes)
+        plan = make_plan(captured, model, placement, found, rounding)
+        return dataclasses.replace(plan, inputs=described(context.example_inputs))
 
 
 def _has_weight(module: nn.Module) -> bool:

@@ -55,19 +55,19 @@ class DynamicQuantization(Quantization):
         from adaptkit.quantization.capture import fixed_values
         from adaptkit.quantization.placement import CONVOLUTIONS
         from adaptkit.quantization.plan import QuantizationPlan
-        from adaptkit.quantization.simulate import QuantizedModel, Simulator, captured_and_folded
+        from adaptkit.quantization.simulate import QuantizedModel, Simulator, captured_and_folded, described
         from adaptkit.quantization.weights import weight_grid
 
         model.eval()
-        shapes = tuple(tuple(x.shape) for x in context.example_inputs)
-        captured = captured_and_folded(model, shapes)
+        inputs = described(context.example_inputs)
+        captured = captured_and_folded(model, inputs)
         found = self.placement(captured, model, context.notes).layers
         layers = [layer for layer in found if layer.target not in CONVOLUTIONS]
         if not layers:
             raise TargetError(f"{type(model).__name__} has no linear layer to quantize; convolutions need fixed ranges")
         values = fixed_values(captured, model)
         grids = {f"{layer.name}.weight": weight_grid(values[str(layer.args[1])]) for layer in layers}
-        plan = QuantizationPlan(grids, shapes, dynamic=tuple(layer.name for layer in layers))
+        plan = QuantizationPlan(grids, inputs, dynamic=tuple(layer.name for layer in layers))
         context.notes.append(f"{len(layers)} linear layers compute on 8-bit integers, with ranges found in every call")
         if len(found) > len(layers):
             context.notes.append(

@@ -107,9 +107,9 @@ class LearnedSteps(nn.Module):
         ModelError: The plan limits partial sums.
 
     Example:
-        >>> from adaptkit.quantization.plan import QuantizationPlan
+        >>> from adaptkit.quantization.plan import ExampleInput, QuantizationPlan
         >>> net = nn.Linear(4, 2)
-        >>> plan = QuantizationPlan({"input": Grid((0.1,), (128,), signed=False)}, ((1, 4),))
+        >>> plan = QuantizationPlan({"input": Grid((0.1,), (128,), signed=False)}, (ExampleInput((1, 4)),))
         >>> learner = LearnedSteps(QuantizedModel(net, plan))
         >>> sorted(name for name, _ in learner.named_parameters())
         ['graph.quantize_input.step', 'model.bias', 'model.weight']

@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 from adaptkit.errors import ModelError
 
-VERSION = 2
+VERSION = 3
 
 Overflow = Literal["saturate", "wrap"]
+_DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,24 @@ class Accumulator:
 
 
 @dataclass(frozen=True)
+class ExampleInput:
+    """What the capture of a model has to know of one of its inputs.
+
+    Args:
+        shape: Batch first.
+        dtype: Type of the values, by its name in torch; token numbers are "int64".
+    """
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        """Refuse a type that no input has."""
+        if self.dtype not in _DTYPES:
+            raise ModelError(f"an input is of type {self.dtype}: give one of {', '.join(_DTYPES)}")
+
+
+@dataclass(frozen=True)
 class QuantizationPlan:
     """Which tensors of a captured model are quantized, and how.
 
@@ -96,19 +115,19 @@ class QuantizationPlan:
 
     Args:
         tensors: Key to grid.
-        inputs: Shapes of the example inputs the model was captured with, batch first.
+        inputs: The example inputs the model was captured with.
         dynamic: Names of linear layers whose input gets its range anew in every call.
         formats: Key of a weight that is stored in 16 bits to "float16" or "bfloat16".
         accumulators: Name of a layer to how its partial sums are kept; 32 bits where it has none.
 
     Example:
-        >>> plan = QuantizationPlan({"relu": Grid((0.1,), (0,), signed=False)}, ((1, 3, 32, 32),))
+        >>> plan = QuantizationPlan({"relu": Grid((0.1,), (0,), signed=False)}, (ExampleInput((1, 3, 32, 32)),))
         >>> QuantizationPlan.from_json(plan.to_json()) == plan
         True
     """
 
     tensors: Mapping[str, Grid] = field(default_factory=dict)
-    inputs: tuple[tuple[int, ...], ...] = ()
+    inputs: tuple[ExampleInput, ...] = ()
     dynamic: tuple[str, ...] = ()
     formats: Mapping[str, str] = field(default_factory=dict)
     accumulators: Mapping[str, Accumulator] = field(default_factory=dict)
@@ -122,7 +141,7 @@ class QuantizationPlan:
         """Write the plan as one JSON document; the same plan gives the same text."""
         document = {
             "version": VERSION,
-            "inputs": self.inputs,
+            "inputs": [asdict(example) for example in self.inputs],
             "tensors": {key: asdict(grid) for key, grid in self.tensors.items()},
             "dynamic": self.dynamic,
             "formats": dict(self.formats),
@@ -140,9 +159,15 @@ class QuantizationPlan:
         try:
             document = json.loads(text)
             if document["version"] != VERSION:
-                raise ModelError(f"quantization plan of version {document['version']}: this adaptkit reads {VERSION}")
+                raise ModelError(
+                    f"quantization plan of version {document['version']}: this adaptkit reads {VERSION}, "
+                    "quantize the model again"
+                )
             tensors = {key: _grid(entry) for key, entry in document["tensors"].items()}
-            inputs = tuple(tuple(int(size) for size in shape) for shape in document["inputs"])
+            inputs = tuple(
+                ExampleInput(tuple(int(size) for size in entry["shape"]), entry["dtype"])
+                for entry in document["inputs"]
+            )
             accumulators = {key: Accumulator(**entry) for key, entry in document["accumulators"].items()}
             return QuantizationPlan(
                 tensors, inputs, tuple(document["dynamic"]), dict(document["formats"]), accumulators

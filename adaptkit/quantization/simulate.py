@@ -13,7 +13,7 @@ from adaptkit.quantization.accumulators import PartialSums
 from adaptkit.quantization.capture import Captured, capture, fixed_values
 from adaptkit.quantization.fold import fold_graph
 from adaptkit.quantization.placement import moved_from
-from adaptkit.quantization.plan import Grid, QuantizationPlan
+from adaptkit.quantization.plan import ExampleInput, Grid, QuantizationPlan
 
 if TYPE_CHECKING:
     import onnx
@@ -240,9 +240,29 @@ def _rounding(key: str, plan: QuantizationPlan) -> nn.Module:
     return HalfPrecision(plan.formats[key]) if key in plan.formats else DynamicQuantize()
 
 
-def captured_and_folded(model: nn.Module, shapes: tuple[tuple[int, ...], ...]) -> Captured:
-    """Capture a model for inputs of these shapes, with batch normalization folded."""
-    captured = capture(model, tuple(torch.zeros(shape) for shape in shapes))
+def described(example_inputs: tuple[Any, ...]) -> tuple[ExampleInput, ...]:
+    """Say what a plan keeps of the inputs of one call.
+
+    Raises:
+        ModelError: They are not tensors with the batch first.
+
+    Example:
+        >>> described((torch.zeros(1, 7, dtype=torch.long),))
+        (ExampleInput(shape=(1, 7), dtype='int64'),)
+    """
+    for x in example_inputs:
+        if not isinstance(x, Tensor) or not x.dim():
+            found = "a tensor without dimensions" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+            raise ModelError(
+                f"quantization takes models whose inputs are tensors, batch first; one of example_inputs is {found}: "
+                "wrap the model in a module that takes tensors"
+            )
+    return tuple(ExampleInput(tuple(x.shape), str(x.dtype).removeprefix("torch.")) for x in example_inputs)
+
+
+def captured_and_folded(model: nn.Module, inputs: tuple[ExampleInput, ...]) -> Captured:
+    """Capture a model for such inputs, with batch normalization folded."""
+    captured = capture(model, tuple(torch.zeros(x.shape, dtype=getattr(torch, x.dtype)) for x in inputs))
     fold_graph(captured)
     return captured
 

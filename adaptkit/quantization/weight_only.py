@@ -55,21 +55,21 @@ class WeightOnlyQuantization(Quantization):
         """
         from adaptkit.quantization.capture import fixed_values
         from adaptkit.quantization.plan import QuantizationPlan
-        from adaptkit.quantization.simulate import QuantizedModel, Simulator, captured_and_folded
+        from adaptkit.quantization.simulate import QuantizedModel, Simulator, captured_and_folded, described
 
         model.eval()
-        shapes = tuple(tuple(x.shape) for x in context.example_inputs)
-        captured = captured_and_folded(model, shapes)
+        inputs = described(context.example_inputs)
+        captured = captured_and_folded(model, inputs)
         values = fixed_values(captured, model)
         weights = {
             f"{layer.name}.weight": values[str(layer.args[1])]
             for layer in self.placement(captured, model, context.notes).layers
         }
         if self.weights in _NOTES:
-            plan = QuantizationPlan({}, shapes, formats=dict.fromkeys(weights, self.weights))
+            plan = QuantizationPlan({}, inputs, formats=dict.fromkeys(weights, self.weights))
             context.notes.append(_NOTES[self.weights])
         else:
-            plan = QuantizationPlan({key: self._grid(weight) for key, weight in weights.items()}, shapes)
+            plan = QuantizationPlan({key: self._grid(weight) for key, weight in weights.items()}, inputs)
         context.notes.append(
             f"the weights of {len(weights)} layers are stored as {self.weights}, activations stay float"
         )

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from adaptkit.errors import ModelError
 from adaptkit.quantization import Grid, QuantizationPlan
-from adaptkit.quantization.plan import Accumulator
+from adaptkit.quantization.plan import Accumulator, ExampleInput
 
 scales = st.floats(2**-60, 2**60, width=32)
 channel_grids = st.lists(scales, min_size=1, max_size=5).map(lambda s: Grid(tuple(s), (0,) * len(s), axis=0))
@@ -14,7 +14,7 @@ tensor_grids = st.builds(lambda scale, zero: Grid((scale,), (zero,), bits=8, sig
 @given(st.dictionaries(st.text(min_size=1, max_size=9), channel_grids | tensor_grids, max_size=4))
 def test_a_plan_survives_json(tensors):
     kept = {"conv2d": Accumulator(12, 4, "wrap", 2)}
-    plan = QuantizationPlan(tensors, ((1, 3, 8, 8),), ("linear",), {"linear_1.weight": "float16"}, kept)
+    plan = QuantizationPlan(tensors, (ExampleInput((1, 3, 8, 8)), ExampleInput((1, 5), "int64")), ("linear",), {"linear_1.weight": "float16"}, kept)
     assert QuantizationPlan.from_json(plan.to_json()) == plan
     assert QuantizationPlan.from_json(plan.to_json()).to_json() == plan.to_json()
 
@@ -46,12 +46,18 @@ def test_a_grid_that_makes_no_sense_is_refused(fields, message):
         Grid(**fields)
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"version": 2}', '{"version": 2, "inputs": [], "tensors": {"a": {}}}'])
+@pytest.mark.parametrize("text", ["", "[]", '{"version": 3}', '{"version": 3, "inputs": [], "tensors": {"a": {}}}'])
 def test_a_damaged_plan_is_refused(text):
     with pytest.raises(ModelError, match="damaged"):
         QuantizationPlan.from_json(text)
 
 
-def test_a_plan_of_another_version_is_refused():
-    with pytest.raises(ModelError, match="version 99"):
-        QuantizationPlan.from_json('{"version": 99}')
+@pytest.mark.parametrize("version", [2, 99])
+def test_a_plan_of_another_version_is_refused(version):
+    with pytest.raises(ModelError, match=f"version {version}: this adaptkit reads 3, quantize the model again"):
+        QuantizationPlan.from_json(f'{{"version": {version}, "inputs": [[1, 3, 8, 8]], "tensors": {{}}}}')
+
+
+def test_an_input_of_a_type_without_values_is_refused():
+    with pytest.raises(ModelError, match="an input is of type complex64"):
+        ExampleInput((1, 4), "complex64")

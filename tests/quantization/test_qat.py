@@ -93,7 +93,7 @@ def test_every_weight_and_step_learns_and_shared_grids_stay_shared(x):
 def test_limited_partial_sums_are_not_trained(x):
     plan = QuantizationPlan(
         {"input": Grid((0.1,), (0,)), "linear.weight": Grid((0.1,), (0,))},
-        ((1, 4),),
+        (ExampleInput((1, 4)),),
         accumulators={"linear": Accumulator(16, 4)},
     )
     with pytest.raises(ModelError, match="learn the steps first"):

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from adaptkit.errors import ModelError
 from adaptkit.export.onnx import to_onnx
 from adaptkit.quantization import Grid, QuantizationPlan
+from adaptkit.quantization.plan import ExampleInput
 from adaptkit.quantization.inspect import float_islands, island_notes, optimized, saturation_risk
 from adaptkit.quantization.simulate import QuantizedModel
 from adaptkit_zoo.cifar_resnet import resnet20_cifar
@@ -123,7 +124,7 @@ def test_gradients_reach_every_parameter(residual, x):
 
 
 def test_a_plan_of_another_model_is_refused():
-    plan = QuantizationPlan({"conv2d_7": Grid((1.0,), (0,), signed=False)}, ((1, 3, 32, 32),))
+    plan = QuantizationPlan({"conv2d_7": Grid((1.0,), (0,), signed=False)}, (ExampleInput((1, 3, 32, 32)),))
     with pytest.raises(ModelError, match="another model: it names conv2d_7"):
         QuantizedModel(Residual(), plan)
 

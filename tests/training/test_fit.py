@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
+from adaptkit.distillation.losses import decoupled_loss
 from adaptkit.errors import AdaptkitError, DataError, RunFolderError
 from adaptkit.loading.batches import Batches
 from adaptkit.training.checkpoint import CHECKPOINT, state_sha256
@@ -278,13 +279,101 @@ def test_a_workspace_that_cannot_be_made(tmp_path):
         fit(net(), toy(), epochs=1, workspace=tmp_path / "file" / "fit")
 
 
-def test_a_loss_that_is_no_number_leaves_the_last_good_checkpoint(tmp_path):
+def state_after(steps: int, batches: Batches, settings: FitSettings) -> str:
+    """What a fit of that many steps leaves."""
+    model = net()
+    fit(model, batches, epochs=steps / len(batches), settings=settings)
+    return state_sha256(model)
+
+
+def test_data_that_are_no_numbers_leave_the_last_good_weights(tmp_path):
     x, y = toy()
     x[40] = math.nan
-    settings = FitSettings(checkpoint_seconds=0, learning_rate=0.1)
-    with pytest.raises(AdaptkitError, match=r"loss is nan by step 3 of 6: lower learning_rate \(now 0.1\)"):
-        fit(net(), Batches(x, y, batch_size=16), epochs=1, settings=settings, workspace=tmp_path)
+    batches, model = Batches(x, y, batch_size=16), net()
+    settings = PLAIN.model_copy(update={"checkpoint_seconds": 0.0})
+    with pytest.raises(DataError, match=r"batch 3 of 6 in epoch 1 holds values that are not finite.* as it was before"):
+        fit(model, batches, epochs=1, settings=settings, workspace=tmp_path)
+    assert state_sha256(model) == state_after(2, batches, settings)
     assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["step"] == 2
+
+
+def broken_at(step: int, breaks):
+    """A cross entropy of which something is changed in one step."""
+    count = itertools.count(1)
+
+    def criterion(output, y):
+        loss = F.cross_entropy(output, y)
+        return breaks(loss, output) if next(count) == step else loss
+
+    return supervised(criterion)
+
+
+@pytest.mark.parametrize("settings", [PLAIN, PLAIN.model_copy(update={"gradient_clip": 1.0, "optimizer": "adamw"})])
+@pytest.mark.parametrize(
+    ("breaks", "what"),
+    [
+        (lambda loss, output: loss * math.inf, "loss is inf"),
+        (lambda loss, output: loss + math.nan, "loss is nan"),
+        (lambda loss, output: loss + (output * 0).abs().sqrt().sum(), r"gradient is nan \(the loss 0"),
+    ],
+)
+def test_a_step_that_is_no_number_leaves_the_weights_before_it(settings, breaks, what):
+    batches, model = Batches(*toy(), batch_size=16), net()
+    clip = "set gradient_clip, for example to 1.0" if settings.gradient_clip is None else r"gradient_clip \(now 1\)"
+    message = rf"{what}.* in step 9 of 12, .* as it was before that step: lower learning_rate \(now 0.1\) or {clip}$"
+    with pytest.raises(AdaptkitError, match=message):
+        fit(model, batches, epochs=2, settings=settings, loss=broken_at(9, breaks))
+    expected = net()
+    with pytest.raises(Killed):
+        fit(expected, batches, epochs=2, settings=settings, loss=killed_after(8))
+    assert state_sha256(model) == state_sha256(expected)
+    assert not model.training
+
+
+def test_a_fit_that_runs_away_leaves_numbers():
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 2))
+    settings = PLAIN.model_copy(update={"learning_rate": 1e6})
+    with pytest.raises(AdaptkitError, match=r"lower learning_rate \(now 1e\+06\)"):
+        fit(model, toy(), epochs=200, settings=settings)
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+
+
+def test_a_batch_of_one_sample_is_named_where_it_cannot_be_normalized():
+    loader = DataLoader(TensorDataset(*toy(33)), batch_size=16)
+    with pytest.raises(DataError, match=r"batch 3 of 3 in epoch 1 has one sample, .* drop_last=True"):
+        fit(net(), loader, epochs=2)
+    assert fit(nn.Linear(6, 2), loader, epochs=2).steps == 6
+
+
+@pytest.mark.parametrize("label", [2, 7, -1])
+@pytest.mark.parametrize(
+    "loss",
+    [None, supervised(lambda output, y: decoupled_loss(output, output.detach(), y, 4.0, 1.0, 1.0))],
+)
+def test_a_label_without_an_output_is_named(label, loss):
+    x, y = toy()
+    y[70] = label
+    message = rf"batch 5 of 6 in epoch 1 has the label {label}, the model 2 outputs: labels go from 0 to 1"
+    with pytest.raises(DataError, match=message):
+        fit(net(), Batches(x, y, batch_size=16), epochs=1, loss=loss)
+
+
+@pytest.mark.parametrize("error", [IndexError("7 is out of bounds"), ValueError("no"), RuntimeError("no")])
+def test_other_errors_of_a_loss_are_left_as_they_are(error):
+    def loss(model, x, y):
+        raise error
+
+    with pytest.raises(type(error), match=str(error)):
+        fit(net(), toy(), epochs=1, loss=loss)
+
+
+def test_an_error_of_the_model_is_left_as_it_is():
+    class Wrong(nn.Linear):
+        def forward(self, x):
+            return super().forward(x)[:, [9]]
+
+    with pytest.raises(IndexError, match="out of bounds"):
+        fit(Wrong(6, 2), toy(), epochs=1)
 
 
 @pytest.mark.parametrize("epochs", [0, -1, math.nan, math.inf])
