@@ -21,6 +21,14 @@ from adaptkit.progress import Progress, Silent
 from adaptkit.pruning.masks import marked
 from adaptkit.training.checkpoint import read_checkpoint, state_sha256, write_checkpoint
 from adaptkit.training.ema import Ema
+from adaptkit.training.failures import (
+    copied_buffers,
+    divergence,
+    fault_of_batch,
+    fault_of_values,
+    put_back_buffers,
+    remedy,
+)
 from adaptkit.training.losses import StepLoss, classification
 from adaptkit.training.optimizer import build_optimizer
 from adaptkit.training.schedule import rate_factor
@@ -103,7 +111,10 @@ def fit(
             that it remembers must be state of the model, which is what a killed fit goes on from.
 
     Raises:
-        AdaptkitError: The loss stopped being a number.
+        AdaptkitError: The loss or its gradient stopped being a number. The model then has its weights, not averaged,
+            and statistics from before that step.
+        DataError: A label has no output, a batch holds values that are no numbers, or a batch of one sample meets batch
+            normalization; a pair (x, y) is cut evenly, so that it rarely has such a batch.
         RunFolderError: The workspace cannot be written, or holds another fit.
 
     Example:
@@ -174,7 +185,6 @@ class _Loop:
             if self.step % self.per_epoch == 0 or self.step == self.total:
                 self._end_epoch(validation)
             if workspace is not None and (now - saved >= self.settings.checkpoint_seconds or self.step == self.total):
-                self._check_finite()
                 write_checkpoint(workspace, key, self._state())
                 saved = time.monotonic()
         progress.update(self.total, self.total, self._last())
@@ -204,14 +214,47 @@ class _Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate * rate_factor(settings.schedule, self.step, self.total)
         torch.manual_seed(mixed_seed(self.seed, self.step))
-        loss, output = self.loss(self.model, x, y)
+        buffers = copied_buffers(self.model)
+        loss, output = self._run(x, y)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        if settings.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), settings.gradient_clip)
+        norm = self._clipped_norm()
+        if not math.isfinite(float(loss.detach() + norm)):  # before the weights move: they stay numbers
+            put_back_buffers(self.model, buffers)
+            raise self._divergence(float(loss.detach()), float(norm), x, y)
         self._update()
         self._count(loss.detach(), output.detach(), y)
         self.step += 1
+
+    def _run(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Give loss and output; where the batch cannot be trained on, say which one it is and why."""
+        try:
+            return self.loss(self.model, x, y)
+        except (IndexError, RuntimeError, ValueError) as error:
+            fault = fault_of_batch(error, self.model, x, y)
+            if fault is None:
+                raise
+            raise DataError(f"{self._batch_name()} {fault}") from error
+
+    def _clipped_norm(self) -> Tensor:
+        """Clip the gradient where the settings say so; give its norm from before."""
+        weights = list(self.model.parameters())
+        norm = nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+        if self.settings.gradient_clip is not None:
+            nn.utils.clip_grads_with_norm_(weights, self.settings.gradient_clip, norm)
+        return norm
+
+    def _divergence(self, loss: float, norm: float, x: Tensor, y: Tensor) -> AdaptkitError:
+        what, kept = divergence(loss, norm), "the model is as it was before that step"
+        fault = fault_of_values(x, y)
+        if fault is not None:
+            return DataError(f"{self._batch_name()} {fault}, so {what}; {kept}")
+        step = f"in step {self.step + 1} of {self.total}"
+        return AdaptkitError(f"{what} {step}, {kept}: {remedy(self.settings)}")
+
+    def _batch_name(self) -> str:
+        epoch, batch = divmod(self.step, self.per_epoch)
+        return f"batch {batch + 1} of {self.per_epoch} in epoch {epoch + 1}"
 
     @torch.no_grad()
     def _update(self) -> None:
@@ -237,7 +280,6 @@ class _Loop:
         return loss / count, right / count if self.classifies else None
 
     def _end_epoch(self, validation: BatchSource | None) -> None:
-        self._check_finite()
         loss, train_accuracy = self._means()
         score = None if validation is None else self._validate(validation)
         self.history.append(EpochRecord(len(self.history) + 1, loss, train_accuracy, score))
@@ -249,16 +291,7 @@ class _Loop:
         with self.ema.applied(self.model):
             return accuracy(self.model, validation)
 
-    def _check_finite(self) -> None:
-        loss = float(self.sums[0])
-        if not math.isfinite(loss):
-            raise AdaptkitError(
-                f"the training loss is {loss} by step {self.step} of {self.total}: lower learning_rate "
-                f"(now {self.settings.learning_rate:g}) or set gradient_clip, for example to 1.0"
-            )
-
     def _summary(self) -> str:
-        self._check_finite()
         return _text(*self._means())
 
     def _last(self) -> str:
