@@ -14,7 +14,8 @@ tensor_grids = st.builds(lambda scale, zero: Grid((scale,), (zero,), bits=8, sig
 @given(st.dictionaries(st.text(min_size=1, max_size=9), channel_grids | tensor_grids, max_size=4))
 def test_a_plan_survives_json(tensors):
     kept = {"conv2d": Accumulator(12, 4, "wrap", 2)}
-    plan = QuantizationPlan(tensors, (ExampleInput((1, 3, 8, 8)), ExampleInput((1, 5), "int64")), ("linear",), {"linear_1.weight": "float16"}, kept)
+    inputs = (ExampleInput((1, 3, 8, 8)), ExampleInput((1, 5), "int64"))
+    plan = QuantizationPlan(tensors, inputs, ("linear",), {"linear_1.weight": "float16"}, kept)
     assert QuantizationPlan.from_json(plan.to_json()) == plan
     assert QuantizationPlan.from_json(plan.to_json()).to_json() == plan.to_json()
 

@@ -12,7 +12,7 @@ from adaptkit.quantization import MixedPrecision, QuantizationAwareTraining
 from adaptkit.quantization.batch_norm import reestimate
 from adaptkit.quantization.inspect import float_islands, saturation_risk
 from adaptkit.quantization.learned_step import LearnedSteps, learned_rounding
-from adaptkit.quantization.plan import Accumulator, Grid, QuantizationPlan
+from adaptkit.quantization.plan import Accumulator, ExampleInput, Grid, QuantizationPlan
 from adaptkit.quantization.simulate import FakeQuantize, QuantizedModel
 from adaptkit.technique import Context
 from adaptkit_zoo.digits import resnet_digits

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from adaptkit.errors import ModelError
 from adaptkit.export.onnx import to_onnx
 from adaptkit.quantization import Grid, QuantizationPlan
-from adaptkit.quantization.plan import ExampleInput
 from adaptkit.quantization.inspect import float_islands, island_notes, optimized, saturation_risk
+from adaptkit.quantization.plan import ExampleInput
 from adaptkit.quantization.simulate import QuantizedModel
 from adaptkit_zoo.cifar_resnet import resnet20_cifar
 from tests.quantization.nets import Residual, exported, quantize, run, settled
