@@ -23,7 +23,8 @@ class AttentionDistillation(SoftDistillation):
     Minimises the loss of `distill.logits` plus β / 2 · Σ over layers of the mean of (Q_s / ‖Q_s‖ − Q_t / ‖Q_t‖)², where
     Q is, at each place of a layer's output, the sum of the squares of its channels (Zagoruyko and Komodakis 2017,
     "Paying more attention to attention", section 3.1; with `alpha: 0` their loss without the softened outputs).
-    Channels need not agree, so nothing is learnt beside the student.
+    Channels need not agree, so nothing is learnt beside the student. Layers that return N × H × W × C, as those of Swin
+    do, are refused: name the permutation after them.
 
     Example:
         >>> AttentionDistillation(alpha=0, layers={"stage1": "stage1"}).weight
@@ -59,8 +60,9 @@ class AttentionDistillation(SoftDistillation):
         from adaptkit.metrics.task import device_of, first_output
 
         device = device_of(student)
-        pairs = find_pairs(student, teacher, tuple(x.to(device) for x in context.example_inputs), self.layers)
-        require_places(pairs)
+        inputs = tuple(x.to(device) for x in context.example_inputs)
+        pairs = find_pairs(student, teacher, inputs, self.layers)
+        require_places(pairs, tuple(inputs[0].shape))
         context.notes.append(f"Attention compared: {', '.join(str(pair) for pair in pairs)}.")
         with (
             tapped(student, [pair.student for pair in pairs]) as ours,

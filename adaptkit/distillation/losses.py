@@ -127,7 +127,7 @@ def attention_map(features: Tensor) -> Tensor:
     """Where a layer looks: the sum of squares over its channels at each place, of length 1 (Zagoruyko and Komodakis).
 
     Args:
-        features: N × C × … of images, N × tokens × C of sequences.
+        features: N × C × … of images, N × tokens × C of sequences; images N × H × W × C are to be permuted before.
 
     Returns:
         N × places.

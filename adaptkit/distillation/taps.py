@@ -156,13 +156,16 @@ def find_pairs(
         for name, outputs, role in ((mine, ours, "student"), (other, theirs, "teacher")):
             if name not in outputs:
                 raise ModelError(f"the {role} has no layer {name!r} that runs and returns one tensor")
-        pairs.append(_comparable(Pair(mine, other, tuple(ours[mine].shape), tuple(theirs[other].shape))))
+        pair = Pair(mine, other, tuple(ours[mine].shape), tuple(theirs[other].shape))
+        pairs.append(_comparable(pair, tuple(inputs[0].shape)))
     return pairs
 
 
-def _comparable(pair: Pair) -> Pair:
+def _comparable(pair: Pair, image: tuple[int, ...]) -> Pair:
     a, b = pair.student_shape, pair.teacher_shape
-    if len(a) != len(b) or (len(a) not in _POOLS and a[:-1] != b[:-1]):
+    # Regressors and averages of images take the second axis for the channels.
+    last = a != b and any(channels_come_last(shape, image) for shape in (a, b))
+    if len(a) != len(b) or last or (len(a) not in _POOLS and a[:-1] != b[:-1]):
         raise ModelError(
             f"layer {pair.student!r} of the student returns {a}, layer {pair.teacher!r} of the teacher {b}: "
             "they cannot be compared"
@@ -170,18 +173,54 @@ def _comparable(pair: Pair) -> Pair:
     return pair
 
 
-def require_places(pairs: Sequence[Pair]) -> None:
-    """Refuse layers that return one value a channel, where there is nowhere to look.
+def channels_come_last(shape: tuple[int, ...], image: tuple[int, ...]) -> bool:
+    """Whether the proportions of an output say that it is N × H × W × C, as in Swin, and not N × C × H × W.
+
+    Args:
+        shape: Of the output.
+        image: Of the input, N × C × H × W.
+
+    Example:
+        >>> channels_come_last((1, 56, 56, 96), (1, 3, 224, 224)), channels_come_last((1, 96, 56, 56), (1, 3, 224, 224))
+        (True, False)
+    """
+    if len(shape) != len(image) or len(shape) not in _POOLS:
+        return False
+    return _is_scaled(shape[1:-1], image[2:]) and not _is_scaled(shape[2:], image[2:])
+
+
+def _is_scaled(places: tuple[int, ...], image: tuple[int, ...]) -> bool:
+    """Whether one factor gives all sides of the image, up to one place, as strides round."""
+    return all(abs(count * image[0] - places[0] * side) <= image[0] for count, side in zip(places, image, strict=True))
+
+
+def require_places(pairs: Sequence[Pair], image: tuple[int, ...]) -> None:
+    """Refuse layers of which it is not known where the places are that a sample's attention is on.
+
+    Args:
+        pairs: From `find_pairs`.
+        image: Shape of the input, the batch first.
 
     Raises:
-        ModelError: There is one.
+        ModelError: A layer returns one value a channel, its channels last, or something else than the batch first.
     """
     for pair in pairs:
-        if len(pair.student_shape) < 3:
-            raise ModelError(
-                f"layer {pair.student!r} returns {pair.student_shape}: attention is compared where a layer returns an "
-                "image or a sequence"
-            )
+        for name, shape in ((pair.student, pair.student_shape), (pair.teacher, pair.teacher_shape)):
+            if len(shape) < 3:
+                raise ModelError(
+                    f"layer {name!r} returns {shape}: attention is compared where a layer returns an image or a "
+                    "sequence"
+                )
+            if channels_come_last(shape, image):
+                raise ModelError(
+                    f"layer {name!r} returns {shape}, channels last: attention is compared where they come second; "
+                    "name in `layers` one that does so, such as the permutation at the end of Swin"
+                )
+            if shape[0] != image[0]:
+                raise ModelError(
+                    f"layer {name!r} returns {shape} for a batch of {image[0]}: attention is compared where the batch "
+                    "comes first"
+                )
 
 
 def regressor(pair: Pair) -> nn.Module:

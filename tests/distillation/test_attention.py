@@ -4,9 +4,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torchvision.ops import Permute
 
 from adaptkit.distillation import AttentionDistillation
 from adaptkit.distillation.losses import attention_loss, attention_map
+from adaptkit.distillation.taps import Pair, require_places
 from adaptkit.errors import ModelError
 from adaptkit.metrics.task import accuracy
 from adaptkit.training.checkpoint import state_sha256
@@ -99,6 +101,51 @@ def test_what_cannot_be_compared_is_said():
         "distill.attention: Sequential has no layer 'nowhere' (layers)"
     ]
     assert AttentionDistillation().check(image_net(4)) == []
+
+
+def windowed(width: int) -> nn.Module:
+    """Stages that keep channels last, as in Swin, and a permutation after them."""
+    return nn.Sequential(
+        nn.Conv2d(1, width, 2, 2), Permute([0, 2, 3, 1]), nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width)),
+        Permute([0, 3, 1, 2]), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * width, 4),
+    )  # fmt: skip
+
+
+def test_channels_that_come_last_are_refused_and_their_permutation_is_not():
+    student, teacher, notes = windowed(6), windowed(6), []
+    context = image_context(teacher=teacher, notes=notes)
+    for layers in (None, {"2": "2"}):
+        with pytest.raises(ModelError, match=r"layer '2' returns \(1, 4, 4, 6\), channels last: .* name in `layers`"):
+            AttentionDistillation(layers=layers).apply(student, context)
+    AttentionDistillation(layers={"3": "3"}).apply(student, context)
+    assert notes[0] == "Attention compared: 3."
+
+
+@pytest.mark.parametrize(
+    ("shape", "refused"),
+    [
+        ((1, 8, 8, 96), True),
+        ((1, 7, 8, 96), True),
+        ((1, 96, 8, 8), False),
+        ((1, 8, 8, 8), False),
+        ((1, 64, 16, 32), False),
+        ((1, 4, 8, 8, 96), True),
+        ((1, 96, 4, 8, 8), False),
+        ((1, 50, 96), False),
+        ((50, 1, 96), True),
+        ((16, 49, 96), True),
+    ],
+)
+def test_where_a_layer_looks_is_read_off_its_shape(shape, refused):
+    image = {3: (1, 3, 64, 64), 4: (1, 3, 64, 64), 5: (1, 3, 32, 64, 64)}[len(shape)]
+    if shape == (1, 64, 16, 32):
+        image = (1, 3, 64, 128)
+    pairs = [Pair("stage", "stage", shape, shape)]
+    if refused:
+        with pytest.raises(ModelError, match=r"^layer 'stage' returns \("):
+            require_places(pairs, image)
+    else:
+        require_places(pairs, image)
 
 
 @pytest.mark.parametrize("wrong", [{"weight": 0}, {"alpha": 2}, {"temperature": 0}, {"layers": ["2"]}])

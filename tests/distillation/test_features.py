@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torchvision.ops import Permute
 
 from adaptkit.distillation import FeatureDistillation, LogitDistillation
 from adaptkit.distillation.losses import hint_loss
@@ -160,6 +161,17 @@ def test_what_cannot_be_compared_is_said():
     ]
     with pytest.raises(ValueError, match="weight"):
         FeatureDistillation(weight=0)
+
+
+def test_channels_that_come_last_are_compared_where_they_are_as_many():
+    """A regressor and an average would take the rows of N × H × W × C for its channels."""
+    inputs = (torch.zeros(1, 1, 8, 8),)
+    narrow, wide = (nn.Sequential(nn.Conv2d(1, width, 1), Permute([0, 2, 3, 1])) for width in (3, 6))
+    with pytest.raises(ModelError, match=r"'1' of the student returns \(1, 8, 8, 3\), .* \(1, 8, 8, 6\): .* compared"):
+        find_pairs(narrow, wide, inputs, {"1": "1"})
+    with pytest.raises(ModelError, match=r"\(1, 8, 8, 3\), layer '0' of the teacher \(1, 6, 8, 8\): .* compared"):
+        find_pairs(narrow, wide, inputs, {"1": "0"})
+    assert len(find_pairs(wide, wide, inputs, {"1": "1"})) == 1
 
 
 def test_the_hints_fade():
