@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from adaptkit.errors import TargetError
+from adaptkit.errors import ModelError, TargetError
 from adaptkit.technique import Context, Form, Technique
 
 if TYPE_CHECKING:
@@ -108,13 +108,18 @@ class IntegerQuantization(Quantization):
         """Quantize a model after training; its weights and biases change as the settings say.
 
         Raises:
-            ModelError: The model cannot be captured.
-            DataError: The calibration data is empty or gives values that are not finite.
+            ModelError: The model cannot be captured, or takes several inputs.
+            DataError: The calibration data is missing or empty, does not fit, or gives values that are not finite.
             TargetError: There is no convolution or linear layer to quantize.
         """
         from adaptkit.quantization.equalize import equalize
         from adaptkit.quantization.simulate import QuantizedModel, Simulator, captured_and_folded, described
 
+        if len(context.example_inputs) > 1:
+            raise ModelError(
+                f"{type(model).__name__} takes {len(context.example_inputs)} inputs, and calibration data holds one: "
+                "use quantize.dynamic or quantize.weight_only, which need no data"
+            )
         model.eval()
         captured = captured_and_folded(model, described(context.example_inputs))
         if self.equalize:

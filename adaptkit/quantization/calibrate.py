@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from adaptkit.errors import DataError
-from adaptkit.quantization.capture import Captured, module_of, observe
+from adaptkit.quantization.capture import Captured, module_of, observe, reason_of
 from adaptkit.quantization.ranges import Histogram
 
 _BATCH = 64
@@ -22,15 +22,36 @@ def batches(source: Any, limit: int) -> Iterator[tuple[Tensor, ...]]:
     Args:
         source: An (x, y) pair of tensors, or anything that yields (x, y) batches.
         limit: Number of samples after which to stop.
+
+    Raises:
+        DataError: There is no data, it can be read only once, or it is nothing that yields (x, y).
     """
+    if source is None:
+        raise DataError("there is no calibration data: give Context(calibration=(x, y))")
+    if isinstance(source, Iterator):
+        raise DataError("calibration data is read more than once: give (x, y), a list or a DataLoader, not a generator")
     if isinstance(source, (tuple, list)) and source and isinstance(source[0], Tensor):
-        source = [(x, None) for x in torch.split(source[0], _BATCH)]
+        source = list(torch.split(_input(source), _BATCH))
+    elif isinstance(source, Tensor) or not isinstance(source, Iterable):
+        raise DataError(
+            f"calibration data is a pair of tensors (x, y) or a loader of such batches; got {type(source).__name__}"
+        )
     for batch in source:
         if limit <= 0:
             return
-        x = batch[0] if isinstance(batch, (tuple, list)) else batch
+        x = _input(batch)
         yield (x[:limit],)
         limit -= len(x)
+
+
+def _input(batch: Any) -> Tensor:
+    """Take x out of (x, y), or out of what is x alone."""
+    parts = batch if isinstance(batch, (tuple, list)) else (batch,)
+    if not 1 <= len(parts) <= 2 or not isinstance(parts[0], Tensor) or not parts[0].dim():
+        kinds = ", ".join(type(part).__name__ for part in parts)
+        found = f"{type(batch).__name__} of {kinds}" if parts is batch else kinds
+        raise DataError(f"calibration data holds tensors (x, y), batch first, for models of one input; got a {found}")
+    return parts[0]
 
 
 def histograms(
@@ -47,7 +68,7 @@ def histograms(
         samples: Starts a pass over the inputs; every call must yield the same.
 
     Raises:
-        DataError: There are no samples, or an activation is NaN or infinite; names the tensor.
+        DataError: There are no samples, the model does not run on them, or an activation is NaN or infinite; names it.
     """
     limits: dict[str, tuple[float, float]] = {}
     counts: dict[str, Tensor] = {}
@@ -92,7 +113,12 @@ def _pass(
 
     with torch.no_grad():
         for inputs in samples:
-            observe(module, captured.arguments(model, inputs), pick)
+            try:
+                observe(module, captured.arguments(model, inputs), pick)
+            except (RuntimeError, IndexError, TypeError) as error:
+                form = f"{tuple(inputs[0].shape)}, {str(inputs[0].dtype).removeprefix('torch.')}"
+                reason = reason_of(error)
+                raise DataError(f"the model does not run on calibration inputs of shape {form}: {reason}") from error
 
 
 def _describe(node: fx.Node) -> str:

@@ -54,7 +54,7 @@ def capture(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Captured:
         example_inputs: Inputs of one call, batch first.
 
     Raises:
-        ModelError: torch.export refuses the model; says where.
+        ModelError: torch.export refuses the model, or it returns something that is no tensor; says where.
     """
     # A batch of one would be burnt into the graph as a constant.
     inputs = tuple(x if x.shape[0] > 1 else torch.cat([x, x]) for x in example_inputs)
@@ -63,10 +63,33 @@ def capture(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Captured:
         with evaluating(model), quiet(), torch.inference_mode(False), torch.no_grad():
             shapes = tuple({0: batch} for _ in inputs)
             program = torch.export.export(model, inputs, dynamic_shapes=shapes, strict=False).run_decompositions({})
-    except (torch._dynamo.exc.UserError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ModelError(f"{type(model).__name__} cannot be captured: {reason}") from error
+    except Exception as error:  # whatever the model's own code raises is about this model
+        raise ModelError(f"{type(model).__name__} cannot be captured: {reason_of(error)}") from error
+    _check_outputs(program.graph_module.graph, type(model).__name__)
     return _captured(program)
+
+
+def reason_of(error: Exception) -> str:
+    r"""Give the first line of what an exception says.
+
+    Example:
+        >>> reason_of(ValueError("too long\nWhile executing …")), reason_of(KeyError())
+        ('too long', 'KeyError')
+    """
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _check_outputs(graph: fx.Graph, name: str) -> None:
+    outputs = graph.output_node().args[0]
+    assert isinstance(outputs, tuple)
+    values = [output.meta["val"] if isinstance(output, fx.Node) else output for output in outputs]
+    # None stands in many models for an output that was not asked for.
+    given = [value for value in values if value is not None]
+    if not given or not all(isinstance(value, Tensor) for value in given):
+        raise ModelError(
+            f"{name} returns something that is no tensor: wrap it in a module that returns tensors, alone or in "
+            "tuples, lists and dictionaries"
+        )
 
 
 def _captured(program: torch.export.ExportedProgram) -> Captured:
@@ -126,6 +149,8 @@ class _Observed(fx.Interpreter):
     def __init__(self, module: fx.GraphModule, record: Callable[[fx.Node, Any], None]) -> None:
         super().__init__(module)
         self._record = record
+        # It would write lines of the graph into the messages of our own errors.
+        self.extra_traceback = False
 
     def run_node(self, n: fx.Node) -> Any:
         value = super().run_node(n)

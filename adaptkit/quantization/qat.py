@@ -73,9 +73,10 @@ class TrainedQuantization(IntegerQuantization):
 
         from adaptkit.distillation.losses import hinton_loss
         from adaptkit.metrics.task import first_output
+        from adaptkit.quantization.sensitivity import class_scores
 
         def loss(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-            output = first_output(model(x))
+            output = class_scores(model(x))
             with torch.no_grad():
                 wanted = first_output(teacher(x)) if self.alpha else output
             smoothing = self.fit.label_smoothing

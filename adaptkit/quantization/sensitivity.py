@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
 
+from adaptkit.errors import ModelError
 from adaptkit.metrics.task import first_output
 from adaptkit.quantization.accelerator import LayerShape
 from adaptkit.quantization.correct import quantized_layers
@@ -33,9 +35,12 @@ def sensitivities(
 
     Returns:
         Name of the layer in the graph to one figure for each width.
+
+    Raises:
+        ModelError: The model returns no scores of N × classes.
     """
     module = quantized.simulator.module
-    exact = [first_output(quantized.model(*inputs)) for inputs in samples]
+    exact = [class_scores(quantized.model(*inputs)) for inputs in samples]
     base = _divergence(quantized, samples, exact)
     found: dict[str, list[float]] = {}
     for layer in quantized_layers(module):
@@ -50,6 +55,21 @@ def sensitivities(
             finally:
                 setattr(module, _name(layer), own)
     return found
+
+
+def class_scores(output: Any) -> Tensor:
+    """Take out of what a model returns the scores that exact and quantized model are compared by.
+
+    Raises:
+        ModelError: They are not N × classes.
+    """
+    scores = first_output(output)
+    if scores.dim() < 2:
+        raise ModelError(
+            "the quantized model is compared with the float one by scores of N × classes; "
+            f"this model returns a tensor of shape {tuple(scores.shape)}"
+        )
+    return scores
 
 
 def weight_bytes(grid: Grid, weights: int) -> int:
