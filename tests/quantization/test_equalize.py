@@ -4,6 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from adaptkit.quantization.equalize import equalize, equalizing_factors
+from adaptkit.quantization.plan import ExampleInput
 from adaptkit.quantization.simulate import captured_and_folded
 from tests.quantization.nets import Residual, quantize, settled
 
@@ -43,14 +44,14 @@ def test_factors_make_both_ranges_equal():
 def test_outputs_stay(build, pairs):
     model, x = lopsided(settled(build(), 3, 32, 32)), torch.randn(4, 3, 32, 32)
     expected = model(x).detach()
-    captured = captured_and_folded(model, ((2, 3, 32, 32),))
+    captured = captured_and_folded(model, (ExampleInput((2, 3, 32, 32)),))
     assert equalize(captured, model) == pairs
     torch.testing.assert_close(model(x), expected, rtol=1e-3, atol=1e-3 * float(expected.std()))
 
 
 def test_ranges_are_equal_afterwards():
     model = lopsided(settled(Chain(), 3, 32, 32))
-    equalize(captured_and_folded(model, ((2, 3, 32, 32),)), model)
+    equalize(captured_and_folded(model, (ExampleInput((2, 3, 32, 32)),)), model)
     factor = model.norm.weight * torch.rsqrt(model.norm.running_var + model.norm.eps)
     first = (model.first.weight * factor.reshape(-1, 1, 1, 1)).detach().abs().amax((1, 2, 3))
     second = model.depthwise.weight.detach().abs().amax((1, 2, 3))
