@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from adaptkit.distillation import RelationDistillation
@@ -19,6 +19,12 @@ def by_hand(student, teacher, temperature, inter, intra) -> float:
     return temperature**2 * (inter * rows + intra * columns)
 
 
+def smallest_deviation(student, teacher, temperature) -> float:
+    """Of a row or a column of probabilities; below a ten-thousandth the loss leaves them out, to have a gradient."""
+    tables = [np.array([softmax(row / temperature) for row in logits]) for logits in (teacher, student)]
+    return min(float(np.linalg.norm(t - t.mean(dim, keepdims=True), axis=dim).min()) for t in tables for dim in (0, 1))
+
+
 @given(
     count=st.integers(2, 6),
     classes=st.integers(2, 6),
@@ -28,6 +34,7 @@ def by_hand(student, teacher, temperature, inter, intra) -> float:
 )
 def test_the_loss_is_the_papers(count, classes, temperature, weights, seed):
     student, teacher = np.random.default_rng(seed).normal(size=(2, count, classes))
+    assume(smallest_deviation(student, teacher, temperature) > 1e-4)
     ours = dist_loss(*map(torch.from_numpy, (student, teacher)), temperature, *weights)
     assert float(ours) == pytest.approx(by_hand(student, teacher, temperature, *weights), rel=1e-6, abs=1e-8)
 
