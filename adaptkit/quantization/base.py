@@ -30,6 +30,9 @@ class Quantization(Technique):
     leaves: ClassVar[frozenset[Form]] = frozenset({"quantized"})
     refuses: ClassVar[Mapping[Form, str]] = {"quantized": "the layers have their integers already"}
 
+    kinds: ClassVar[str] = "linear layers and convolutions of one or two dimensions"
+    """What is quantized, in words."""
+
     targets: tuple[str, ...] = ("*",)
     """Which layers: class names, globs over module names, or `re:` and a regular expression."""
     ignore: tuple[str, ...] = ()
@@ -49,9 +52,10 @@ class Quantization(Technique):
         """Find the layers that the patterns leave and that get smaller, and the activations around them.
 
         Raises:
+            ModelError: Weights of such a layer are not finite.
             TargetError: There is no such layer.
         """
-        from adaptkit.quantization.planner import place_layers
+        from adaptkit.quantization.planner import other_kinds, place_layers
         from adaptkit.surgery import find_modules
 
         wanted = find_modules(model, self.targets, self.ignore)
@@ -64,6 +68,9 @@ class Quantization(Technique):
                 f"{type(model).__name__} has no convolution or linear layer that targets={list(self.targets)} and "
                 f"ignore={list(self.ignore)} leave to quantize"
             )
+        others = other_kinds(captured, {name: wanted[name] for name in wanted if name not in larger}, found)
+        if others:
+            notes.append(f"left float, since only {self.kinds} are quantized: {', '.join(others)}")
         return found
 
     def channel_bytes(self, weights: int) -> float:

@@ -32,6 +32,7 @@ class DynamicQuantization(Quantization):
     """
 
     name: ClassVar[str] = "quantize.dynamic"
+    kinds: ClassVar[str] = "linear layers"
 
     def check(self, model: nn.Module) -> list[str]:
         """Say when the patterns leave no linear layer, or name nothing."""
@@ -55,6 +56,7 @@ class DynamicQuantization(Quantization):
         from adaptkit.quantization.capture import fixed_values
         from adaptkit.quantization.placement import CONVOLUTIONS
         from adaptkit.quantization.plan import QuantizationPlan
+        from adaptkit.quantization.planner import owner_of
         from adaptkit.quantization.simulate import QuantizedModel, Simulator, captured_and_folded, described
         from adaptkit.quantization.weights import weight_grid
 
@@ -69,8 +71,9 @@ class DynamicQuantization(Quantization):
         grids = {f"{layer.name}.weight": weight_grid(values[str(layer.args[1])]) for layer in layers}
         plan = QuantizationPlan(grids, inputs, dynamic=tuple(layer.name for layer in layers))
         context.notes.append(f"{len(layers)} linear layers compute on 8-bit integers, with ranges found in every call")
-        if len(found) > len(layers):
+        names = [str(owner_of(captured, layer.args[1])) for layer in found if layer.target in CONVOLUTIONS]
+        if names:
             context.notes.append(
-                f"{len(found) - len(layers)} convolutions stay float: dynamic ranges have no fast kernel"
+                f"{len(names)} convolutions stay float: dynamic ranges have no fast kernel ({', '.join(names)})"
             )
         return QuantizedModel(model, plan, Simulator(captured, plan))

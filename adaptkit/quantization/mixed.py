@@ -26,7 +26,7 @@ class MixedPrecision(TrainedQuantization):
 
     Weights are packed in the file, bit by bit, and ONNX Runtime unpacks them to int8 when it opens it: the file gets
     smaller with every bit, the speed is that of 8 bits. One and two bits are odd integers, {−1, 1} and {−3, −1, 1, 3},
-    unless a layer has weights that are zero.
+    without a zero; a layer with pruned weights, which stay zero, gets {−2, …, 1} for two bits, and never one.
 
     Example:
         >>> MixedPrecision(share=0.1, bits=(2, 4)).bits
@@ -79,7 +79,7 @@ class MixedPrecision(TrainedQuantization):
         from adaptkit.quantization.accelerator import Accelerator, Widths
         from adaptkit.quantization.allocation import allocate
         from adaptkit.quantization.calibrate import batches
-        from adaptkit.quantization.sensitivity import layer_shapes, sensitivities, weight_bytes
+        from adaptkit.quantization.sensitivity import layer_shapes, pruned_layers, sensitivities, weight_bytes
 
         losses = sensitivities(even, self.bits, list(batches(context.calibration, self.samples)))
         shapes = layer_shapes(even)
@@ -94,5 +94,9 @@ class MixedPrecision(TrainedQuantization):
             chip = Accelerator()
             whole = sum(chip.millijoules(shape, Widths()) for shape in shapes.values())
             costs = [[chip.millijoules(shapes[name], Widths(weight=bits)) for bits in self.bits] for name in losses]
+        if self.bits[0] == 1 and len(self.bits) > 1:
+            for name in pruned_layers(even):
+                # More than any budget: one bit has no level for their zeros.
+                costs[list(losses).index(name)][0] = 2 * whole
         chosen = allocate(costs, list(losses.values()), self.share * whole)
         return {name: self.bits[index] for name, index in zip(losses, chosen, strict=True)}

@@ -13,10 +13,11 @@ from torch.nn import functional as F
 from adaptkit.errors import ModelError
 from adaptkit.metrics.task import first_output
 from adaptkit.quantization.accelerator import LayerShape
+from adaptkit.quantization.capture import fixed_values
 from adaptkit.quantization.correct import quantized_layers
 from adaptkit.quantization.plan import Grid
 from adaptkit.quantization.simulate import FakeQuantize, QuantizedModel
-from adaptkit.quantization.weights import weight_grid
+from adaptkit.quantization.weights import is_pruned, weight_grid
 
 
 @torch.no_grad()
@@ -55,6 +56,13 @@ def sensitivities(
             finally:
                 setattr(module, _name(layer), own)
     return found
+
+
+def pruned_layers(quantized: QuantizedModel) -> set[str]:
+    """Name the layers in the graph whose weights were pruned, which one bit cannot keep at zero."""
+    values = fixed_values(quantized.simulator.captured, quantized.model)
+    layers = quantized_layers(quantized.simulator.module)
+    return {layer.name for layer in layers if is_pruned(values[_weight_name(layer)])}
 
 
 def class_scores(output: Any) -> Tensor:
@@ -139,11 +147,13 @@ def _rounding(layer: fx.Node, module: fx.GraphModule) -> FakeQuantize:
 
 
 def _weight(layer: fx.Node, quantized: QuantizedModel) -> Tensor:
-    from adaptkit.quantization.capture import fixed_values
+    value: Tensor = fixed_values(quantized.simulator.captured, quantized.model)[_weight_name(layer)]
+    return value
 
+
+def _weight_name(layer: fx.Node) -> str:
     rounding = layer.args[1]
     assert isinstance(rounding, fx.Node)
     source = rounding.args[0]
     assert isinstance(source, fx.Node)
-    value: Tensor = fixed_values(quantized.simulator.captured, quantized.model)[source.name]
-    return value
+    return source.name

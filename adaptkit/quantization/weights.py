@@ -61,7 +61,8 @@ def weight_grid(weight: Tensor, bits: int | None = None, per_channel: bool = Tru
     Tried are fifteen scales a channel, 45 with at most four bits. With `bits=None` the grid has eight bits, and only
     scales count that keep every pair of products within 16 bits (see `worst_pair`): most channels then keep more than
     the seven bits that are safe whatever the weights. Depthwise weights, whose products are never added in pairs, keep
-    eight. One or two bits are odd integers, without a level at zero, unless weights were pruned: those stay zero.
+    eight. One or two bits are odd integers, without a level at zero; two are not where weights were pruned: those stay
+    zero. One bit cannot keep them (see `is_pruned`).
 
     Args:
         weight: out × in × kernel… .
@@ -78,7 +79,7 @@ def weight_grid(weight: Tensor, bits: int | None = None, per_channel: bool = Tru
     rows = rows_in_runtime_order(weight.detach()).float()
     axis = 0 if per_channel else None
     pruned = float((rows == 0).float().mean()) > _STRAY
-    odd = bits is not None and bits <= 2 and not pruned
+    odd = bits == 1 or (bits == 2 and not pruned)
     blank = Grid((1.0,), (0,), bits or 8, odd=odd)
     limited = bits is None and not depthwise
     if per_channel:
@@ -128,6 +129,18 @@ def _best_scale(rows: Tensor, grid: Grid, limited: bool) -> Tensor:
         better = cost < error
         best, error = torch.where(better, scale, best), torch.where(better, cost, error)
     return best[0, :, :].T
+
+
+def is_pruned(weight: Tensor) -> bool:
+    """Whether so many weights are zero that they are meant to stay; channels that are zero as a whole do not count.
+
+    Example:
+        >>> is_pruned(torch.tensor([[1.0, 0.0], [2.0, 3.0]])), is_pruned(torch.tensor([[1.0, 4.0], [0.0, 0.0]]))
+        (True, False)
+    """
+    zero = weight.detach().flatten(1) == 0
+    alive = zero[~zero.all(1)]
+    return bool(alive.float().mean() > _STRAY)
 
 
 def is_depthwise(shape: tuple[int, ...], groups: int) -> bool:

@@ -53,13 +53,22 @@ def test_eight_bits_use_the_whole_range_and_depthwise_needs_no_limit():
 
 
 @pytest.mark.parametrize(("zeros", "odd"), [(0, True), (1, True), (40, False)])
-def test_a_stray_zero_does_not_cost_one_bit_its_two_levels(zeros, odd):
+def test_a_stray_zero_does_not_cost_two_bits_their_four_levels(zeros, odd):
     weight = torch.randn(4, 100)
     weight.view(-1)[:zeros] = 0
-    grid = weight_grid(weight, 1)
+    grid = weight_grid(weight, 2)
     assert grid.odd == odd
     kept = FakeQuantize(grid)(weight)
-    assert len(kept[3].unique()) == 2 if odd else bool((kept[weight == 0] == 0).all())
+    assert len(kept[3].unique()) == 4
+    assert odd or bool((kept[weight == 0] == 0).all())
+
+
+@pytest.mark.parametrize("zeros", [0, 150])
+def test_one_bit_has_a_level_on_either_side_of_zero(zeros):
+    weight = torch.randn(4, 100)
+    weight.view(-1)[:zeros] = 0
+    kept = FakeQuantize(weight_grid(weight, 1))(weight)
+    assert torch.equal(kept[3].sign(), weight[3].sign())
 
 
 def test_a_scale_is_nearly_the_best_of_a_fine_search():
