@@ -20,7 +20,7 @@ from adaptkit.runtime.session import open_session, session_options
 
 _MULTIPLIES = re.compile("Conv|Gemm|MatMul")
 _EVENT = "_kernel_time"
-_ADDED = re.compile(r"(_nchwc|_nhwc|_token_\d+|_quant|/duplicated)+$")
+_ADDED = re.compile(r"^fused |(_nchwc|_nhwc|_token_\d+|_quant|/duplicated)+$")
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 

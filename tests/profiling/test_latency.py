@@ -126,3 +126,9 @@ def test_times_of_layers_by_their_names(tmp_path):
     assert set(times) == {"stem", "conv1", "conv2", "head"}
     assert all(time > 0 for time in times.values())
     assert sorted(file.name for file in tmp_path.iterdir()) == ["model.onnx"]
+
+
+def test_a_linear_layer_that_is_fused_with_what_follows_keeps_its_name(tmp_path):
+    model = nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 256), nn.Tanh())
+    export_onnx(model, (torch.zeros(2, 256),), tmp_path / "model.onnx")
+    assert set(layer_times(tmp_path / "model.onnx", repeats=3)) == {"0", "2"}
