@@ -90,6 +90,7 @@ def test_the_result_loads_back_onto_the_unmodified_class(run):
     torch.testing.assert_close(model(x), torch.from_numpy(expected), atol=0.1, rtol=0.05)
 
 
+@pytest.mark.slow
 def test_reproduced_from_the_lock(run, tmp_path):
     from adaptkit.recipe import read_recipe
 

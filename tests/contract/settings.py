@@ -28,6 +28,12 @@ SETTINGS = {
     "quantize.dynamic": {},
     "quantize.weight_only": {"weights": "int4", "block": 16},
     "quantize.qat": {"calibration": 64, "rounding": "nearest", "epochs": 0.5, "fit": {"learning_rate": 0.01}},
-    "quantize.mixed": {"calibration": 64, "rounding": "nearest", "epochs": 0.5, "fit": {"learning_rate": 0.01}},
-    "quantize.partial_sums": {"calibration": 64},
+    "quantize.mixed": {
+        "bits": [2, 4],
+        "samples": 32,
+        "rounding": "nearest",
+        "epochs": 0.5,
+        "fit": {"learning_rate": 0.01},
+    },
+    "quantize.partial_sums": {"calibration": 64, "tile": 64},
 }

@@ -1,6 +1,7 @@
 """A whole run: zeros that one step makes are in the file that the last step leaves."""
 
 import onnx
+import pytest
 import torch
 
 from adaptkit.export.files import read_model
@@ -40,6 +41,7 @@ def test_zeros_stay_to_the_end_and_the_report_says_so(tmp_path):
     assert report.final.macs == report.baseline.macs
 
 
+@pytest.mark.slow
 def test_a_step_that_undoes_zeros_is_named(tmp_path, monkeypatch):
     from adaptkit.distillation import LogitDistillation
 

@@ -112,9 +112,9 @@ def apply(x, **settings):
     "settings",
     [
         {},
-        {"accumulator_bits": 12, "tile": 4},
+        pytest.param({"accumulator_bits": 12, "tile": 4}, marks=pytest.mark.slow),
         {"accumulator_bits": 14, "shift": 0, "overflow": "wrap"},
-        {"weight_bits": 4, "activation_bits": 4, "tile": 2},
+        pytest.param({"weight_bits": 4, "activation_bits": 4, "tile": 2}, marks=pytest.mark.slow),
     ],
     ids=str,
 )

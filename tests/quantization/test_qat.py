@@ -166,6 +166,7 @@ def test_training_brings_few_bits_back_and_the_file_agrees(bits, batch_norm, tra
     assert any("accuracy on the training batches" in note for note in context.notes)
 
 
+@pytest.mark.slow
 def test_a_model_with_residuals_agrees_with_its_file(tmp_path):
     images, _, context = data()
     torch.manual_seed(0)
