@@ -18,13 +18,13 @@ def hinton_loss(
 ) -> Tensor:
     r"""Distillation loss of Hinton, Vinyals and Dean 2015, "Distilling the knowledge in a neural network", section 2.
 
-    L = α T² KL(softmax(t / T) ‖ softmax(s / T)) + (1 - α) CE(s, y), averaged over the batch. T² keeps the size of
-    the first term's gradient independent of T.
+    L = α T² KL(softmax(t / T) ‖ softmax(s / T)) + (1 - α) CE(s, y), averaged over the batch, and over the places of
+    models that classify every one (characters, pixels). T² keeps the size of the first term's gradient independent of T.
 
     Args:
-        student_logits: s, N × classes.
-        teacher_logits: t, N × classes.
-        target: y, class numbers.
+        student_logits: s, N × classes or N × classes × places….
+        teacher_logits: t, of the same shape.
+        target: y, class numbers, N or N × places….
         temperature: T, above 0; high values show more of what the teacher knows about the wrong classes.
         alpha: α, from 0 (the targets only) to 1 (the teacher only).
         label_smoothing: Share of the target spread over all classes in the second term.
@@ -41,6 +41,7 @@ def hinton_loss(
         reduction="batchmean",
         log_target=True,
     )
+    soft = soft / student_logits[0, 0].numel()
     hard = F.cross_entropy(student_logits, target, label_smoothing=label_smoothing)
     return alpha * temperature**2 * soft + (1 - alpha) * hard
 

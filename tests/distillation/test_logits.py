@@ -54,6 +54,13 @@ def test_extremes_of_alpha():
     assert float(hinton_loss(teacher, teacher, target, 3.0, 1.0)) == pytest.approx(0, abs=1e-6)
 
 
+def test_a_model_that_classifies_every_place_is_as_one_of_as_many_samples():
+    student, teacher, target = torch.randn(3, 5, 4, 2), torch.randn(3, 5, 4, 2), torch.randint(5, (3, 4, 2))
+    flat = (each.movedim(1, -1).reshape(-1, 5) for each in (student, teacher))
+    places = hinton_loss(*flat, target.flatten(), 2.0, 0.7)
+    torch.testing.assert_close(hinton_loss(student, teacher, target, 2.0, 0.7), places)
+
+
 def test_a_student_learns_from_the_teacher_alone():
     """alpha = 1 never looks at the targets: wrong ones do not disturb, and the teacher's answers are met."""
     teacher = trained_teacher()
