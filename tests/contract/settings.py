@@ -35,5 +35,5 @@ SETTINGS = {
         "epochs": 0.5,
         "fit": {"learning_rate": 0.01},
     },
-    "quantize.partial_sums": {"calibration": 64, "tile": 64},
+    "quantize.partial_sums": {"calibration": 64, "tile": 32},
 }

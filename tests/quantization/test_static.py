@@ -56,7 +56,12 @@ def test_batches_of_any_size_give_the_same_plan(x):
     for data in ((x, None), [(x[:5], 0), (x[5:], 0)]):
         context = Context(example_inputs=(x[:1],), calibration=data)
         plans.append(StaticQuantization(bias_correction=False).apply(settled(Residual(), 3, 32, 32), context).plan)
-    assert plans[0] == plans[1]
+    whole, cut = plans
+    assert whole.tensors.keys() == cut.tensors.keys()
+    for name, grid in whole.tensors.items():
+        # The convolutions of some processors give other last bits for another batch size.
+        assert cut.tensors[name].scale == pytest.approx(grid.scale, rel=1e-5)
+        assert cut.tensors[name].zero_point == grid.zero_point
 
 
 def test_a_value_that_is_not_finite_is_named(x):
