@@ -18,14 +18,15 @@ from ruamel.yaml import YAML
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 
-from adaptkit import techniques
+from adaptkit import conditionals, techniques
+from adaptkit.conditional.base import Conditional
 from adaptkit.errors import RecipeError
 from adaptkit.reading.document import Document, read_document
 from adaptkit.reading.explain import check
 from adaptkit.reading.overrides import apply_overrides
 from adaptkit.reading.problem import in_order, shown
 from adaptkit.reading.references import names_python, resolve_references
-from adaptkit.reading.steps import read_steps
+from adaptkit.reading.steps import read_entries, read_steps
 from adaptkit.reading.variables import protect
 from adaptkit.specs import WRITABLE_FOLDER, DataSpec, ExportSpec, GateSpec, ModelSpec, ProfileSpec, Section
 from adaptkit.technique import Technique
@@ -42,8 +43,8 @@ class Recipe(Section):
     model: ModelSpec = Field(description="The trained model to start from.")
     data: DataSpec = Field(description="The data to train, calibrate and test with.")
     steps: tuple[SerializeAsAny[Technique], ...] = Field(description="The techniques, in the order they are applied.")
-    conditional: tuple[Any, ...] = Field(
-        (), description="Must be empty in this version.", json_schema_extra={"maxItems": 0}
+    conditional: tuple[SerializeAsAny[Conditional], ...] = Field(
+        (), description="What lets easy samples skip work, around the model that the steps leave; one at most."
     )
     export: ExportSpec = Field(default=ExportSpec(), description="How the ONNX file is written.")
     profile: ProfileSpec = Field(default=ProfileSpec(), description="What is measured.")
@@ -64,18 +65,9 @@ class Recipe(Section):
             )
         return name
 
-    @field_validator("conditional")
-    @classmethod
-    def _nothing_conditional(cls, conditional: tuple[Any, ...]) -> tuple[Any, ...]:
-        if conditional:
-            raise ValueError(
-                "early exits, cascades and caches are not in this version of adaptkit; leave conditional out"
-            )
-        return conditional
-
-    @field_serializer("steps")
-    def _as_mappings(self, steps: tuple[Technique, ...]) -> list[dict[str, Any]]:
-        return [{step.name: step.model_dump(mode="json")} for step in steps]
+    @field_serializer("steps", "conditional")
+    def _as_mappings(self, entries: tuple[Technique | Conditional, ...]) -> list[dict[str, Any]]:
+        return [{entry.name: entry.model_dump(mode="json")} for entry in entries]
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -148,14 +140,23 @@ def _recipe(document: Document, overrides: Sequence[str]) -> Recipe | None:
     apply_overrides(document, overrides)
     # A section left empty says nothing, as one left out.
     data = {key: value for key, value in data.items() if value is not None or key not in _optional()}
-    if names_python([data.get(key) for key in ("model", "data", "steps")]):
+    if names_python([data.get(key) for key in ("model", "data", "steps", "conditional")]):
         data.setdefault("folder", str(document.place(()).folder))
     resolve_references(document, Recipe, data, ())
     steps = read_steps(document, data["steps"], techniques.TECHNIQUES) if "steps" in data else ()
-    recipe, mistakes = check(Recipe, data | {"steps": []} if "steps" in data else data)
+    wraps = _conditional(document, data.get("conditional", []))
+    lists: dict[str, Any] = {key: [] for key in ("steps", "conditional") if key in data}
+    recipe, mistakes = check(Recipe, data | lists)
     for mistake in mistakes:
         document.add(mistake.path, mistake.message)
-    return recipe.model_copy(update={"steps": steps}) if isinstance(recipe, Recipe) else None
+    return recipe.model_copy(update={"steps": steps, "conditional": wraps}) if isinstance(recipe, Recipe) else None
+
+
+def _conditional(document: Document, entries: Any) -> tuple[Conditional, ...]:
+    found = read_entries(document, entries, conditionals.CONDITIONALS, "conditional")
+    if len(found) > 1:
+        document.add(("conditional", 1), "one conditional at most in this version: leave the others out")
+    return tuple(entry for entry in found if entry is not None)
 
 
 def _required() -> list[str]:

@@ -112,9 +112,12 @@ steps:
         ("profile:\n  threads:\n  - 1\n  - 0", "r.yaml:12: profile.threads.1: expected more than 0, got 0"),
         ("gates: {max_bites: 3}", "r.yaml:9: gates.max_bites: unknown key 'max_bites'; did you mean 'max_bytes'?"),
         (
-            "conditional: [early_exit]",
-            "r.yaml:9: conditional: early exits, cascades and caches are not in this version",
+            "conditional: [early_exi]",
+            "r.yaml:9: conditional.0.early_exi: unknown kind of conditional computation 'early_exi'; did you mean",
         ),
+        ("conditional: [early_exit, early_exit]", "r.yaml:9: conditional.1: one conditional at most in this version"),
+        ("conditional: early_exit", "r.yaml:9: conditional: expected a list, each entry starting with a dash; got 'ea"),
+        ("conditional: [{early_exit: {exits: 0}}]", "r.yaml:9: conditional.0.early_exit.exits"),
         ("colour: red", "r.yaml:9: colour: unknown key 'colour'; allowed: version, name, seed, model, data, steps,"),
         ("seed: 1\nseed: 2", "r.yaml:10: seed: given twice, first at r.yaml:9; keep one"),
         ("1: 2", "r.yaml:9: a key must be text, got '1'; put it in quotes"),
@@ -451,7 +454,9 @@ recipes = st.builds(
         augment=st.lists(st.sampled_from(["flip", "pad_crop"])).map(tuple),
     ),
     steps=st.lists(prunings | distillations, max_size=3).map(tuple),
-    conditional=st.just(()),
+    conditional=st.lists(st.builds(EarlyExit, exits=st.integers(1, 4), max_accuracy_drop=fractions), max_size=1).map(
+        tuple
+    ),
     export=st.builds(ExportSpec, tolerance=positive),
     profile=st.builds(ProfileSpec, threads=st.lists(st.integers(1, 64), min_size=1, max_size=3).map(tuple)),
     gates=st.builds(GateSpec, min_speedup=st.none() | positive),

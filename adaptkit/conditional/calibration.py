@@ -20,7 +20,7 @@ from adaptkit.conditional.thresholds import NEVER, Answers, Array, Outcome, choo
 from adaptkit.errors import ModelError
 from adaptkit.export.cut import exit_boundaries, split
 from adaptkit.export.onnx import final_onnx
-from adaptkit.export.score import leaves_below
+from adaptkit.export.rule import leaves_below
 from adaptkit.export.staged import make_stages
 from adaptkit.loading.batches import BatchSource, as_batches
 from adaptkit.loading.saved import float_model
@@ -65,7 +65,7 @@ def find_exits(settings: EarlyExit, network: nn.Module, original: nn.Module, con
     context.notes.append(_summary(points, outcome, float(answers.seconds[-1]), settings))
     sign = -1.0 if leaves_below(settings.rule) else 1.0
     thresholds = tuple(sign * threshold for threshold in outcome.thresholds)
-    return Exits(stages, names, points, settings.rule, thresholds, outcome)
+    return Exits(stages, names, points, settings.rule, thresholds, outcome, network.eval(), kept, settings.single_file)
 
 
 @dataclass(frozen=True)

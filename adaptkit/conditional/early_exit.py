@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from adaptkit.conditional.base import Conditional
 from adaptkit.errors import DataError, ModelError
-from adaptkit.export.score import Rule
+from adaptkit.export.rule import Rule
 from adaptkit.quantization import StaticQuantization
 from adaptkit.technique import Context
 from adaptkit.training.settings import FitSettings
@@ -33,6 +34,9 @@ class Exits:
         rule: What the scores are.
         thresholds: On the scores, one an exit.
         outcome: What they do to the samples they were tested on.
+        network: What the stages were cut from; gives the last answer, and then those of all exits.
+        kept: Which of the network's exits there still are.
+        single_file: Whether it is written as one file.
     """
 
     stages: list[onnx.ModelProto]
@@ -41,8 +45,24 @@ class Exits:
     rule: Rule
     thresholds: tuple[float, ...]
     outcome: Outcome
+    network: nn.Module
+    kept: tuple[int, ...]
+    single_file: bool = False
 
-    def write(self, folder: Path, *, single_file: bool = False) -> None:
+    @property
+    def parts(self) -> list[tuple[onnx.ModelProto, float]]:
+        """The stages, and the share of the samples that come to each."""
+        left = [1.0]
+        for share in self.outcome.shares[:-1]:
+            left.append(left[-1] - share)
+        return list(zip(self.stages, left, strict=True))
+
+    def answers(self, x: Tensor) -> list[Tensor]:
+        """Give what the network answers at each exit, and at the end."""
+        final, *early = self.network(x)
+        return [*(early[number] for number in self.kept), final]
+
+    def write(self, folder: Path) -> None:
         """Write the stages and their manifest, or one file model.onnx.
 
         Raises:
@@ -50,13 +70,13 @@ class Exits:
         """
         from adaptkit.export.staged import write_single_file, write_stages
 
-        if single_file:
+        if self.single_file:
             write_single_file(self.stages, self.names, self.rule, self.thresholds, folder / "model.onnx")
         else:
             write_stages(self.stages, self.names, self.rule, self.thresholds, folder)
 
 
-class EarlyExit(BaseModel):
+class EarlyExit(Conditional):
     """Let samples leave the network as soon as it is sure of them.
 
     Small heads behind points of the network, which are found on its captured graph, answer early. They train together
@@ -72,9 +92,8 @@ class EarlyExit(BaseModel):
         'confidence'
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
-
     name: ClassVar[str] = "early_exit"
+    needs: ClassVar[frozenset[str]] = frozenset({"train", "validation", "calibration", "teacher"})
 
     exits: Annotated[int, Field(ge=1)] | tuple[str, ...] = 2
     """How many exits at most, placed by time; or the modules they are to stand behind."""
@@ -101,6 +120,12 @@ class EarlyExit(BaseModel):
     """How often the bound on the drop must hold."""
     quantize: StaticQuantization | None = None
     """Turn the stages into 8-bit integers, the heads too."""
+    single_file: bool = False
+    """Write one ONNX file, whose batch leaves as a whole, in place of a file for every stage."""
+
+    def wrap(self, model: nn.Module, original: nn.Module, context: Context) -> Exits:
+        """Train exits into a model, and find their thresholds."""
+        return self.calibrate(self.train(model, context), original, context)
 
     def train(self, model: nn.Module, context: Context) -> nn.Module:
         """Put exits into a model and train them; the model given may be edited and must not be used afterwards.
@@ -125,7 +150,12 @@ class EarlyExit(BaseModel):
         if context.train is None:
             raise DataError(f"{self.name} needs training data: give Context(train=...)")
         if isinstance(model, QuantizedModel):
-            raise ModelError(f"{self.name} trains in float: leave out the quantization before it, and give quantize:")
+            if self.quantize is None:
+                raise ModelError(
+                    f"{self.name} trains in float, and the model is quantized: say with quantize: "
+                    "how the stages are to become integers again"
+                )
+            model = model.model
         joint = self.training == "joint"
         network = ExitNetwork(model, self._heads(model, context), frozen=not joint)
         teacher = context.teacher if joint else None

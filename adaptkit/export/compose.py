@@ -9,9 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from adaptkit.export.score import Rule, leaves_below
-
-EXIT_INDEX = "exit_index"
+from adaptkit.export.metadata import EXIT_INDEX, EXITS
+from adaptkit.export.rule import Rule, leaves_below
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,7 @@ def compose(
     """
     composed = onnx.ModelProto()
     composed.CopyFrom(stages[0])
+    composed.metadata_props.add(key=EXITS, value=str(len(stages)))
     graph = composed.graph
     taken = {name for value in graph.node for name in value.output} | _constant_names(graph)
     del graph.output[:]

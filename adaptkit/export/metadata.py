@@ -15,6 +15,10 @@ NORMALIZE = "adaptkit.normalize"
 LABELS = "adaptkit.labels"
 RECIPE = "adaptkit.recipe_sha256"
 VERSION = "adaptkit.version"
+EXITS = "adaptkit.exits"
+"""In a file with exits, how many there are, the last counted."""
+EXIT_INDEX = "exit_index"
+"""Its output with the number of the exit that was taken."""
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from adaptkit.export.held import Array
-
-Rule = Literal["confidence", "margin", "entropy"]
-"""What is compared with a threshold: the largest probability, its distance to the second, or −Σ p ln p in nats."""
-
-
-def leaves_below(rule: Rule) -> bool:
-    """Say whether a small score means sure: only the entropy's does."""
-    return rule == "entropy"
+from adaptkit.export.rule import Rule
 
 
 def add_score(model: onnx.ModelProto, logits: str, score: str, rule: Rule, temperature: float = 1.0) -> None:

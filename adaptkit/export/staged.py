@@ -13,7 +13,8 @@ from onnx import helper
 from adaptkit.export.compose import StageNames, compose
 from adaptkit.export.cut import exit_boundaries, split
 from adaptkit.export.files import write_model
-from adaptkit.export.score import Rule, add_score
+from adaptkit.export.rule import Rule
+from adaptkit.export.score import add_score
 from adaptkit.runtime.manifest import Manifest, Stage, Value, describe
 
 FOLDER = "stages"

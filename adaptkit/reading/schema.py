@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from adaptkit import techniques
+from adaptkit import conditionals, techniques
+from adaptkit.conditional.base import Conditional
 from adaptkit.recipe import Recipe
 from adaptkit.technique import Technique
 
@@ -22,25 +24,26 @@ def recipe_schema() -> dict[str, Any]:
         >>> recipe_schema()["required"]
         ['version', 'name', 'model', 'data', 'steps']
     """
-    table = techniques.TECHNIQUES
-    models: list[type[BaseModel]] = [Recipe, *table.values()]
+    tables: dict[str, Mapping[str, type[BaseModel]]] = {
+        "steps": techniques.TECHNIQUES,
+        "conditional": conditionals.CONDITIONALS,
+    }
+    models: list[type[BaseModel]] = [Recipe, *(kind for table in tables.values() for kind in table.values())]
     references, schema = models_json_schema([(model, "validation") for model in models])
     definitions = schema["$defs"]
-    # A step is written as a mapping of its name to its settings; the class says only what the settings are.
-    definitions.pop(Technique.__name__, None)
+    # An entry is written as a mapping of its name to its settings; the class says only what the settings are.
+    for base in (Technique, Conditional):
+        definitions.pop(base.__name__, None)
     recipe = definitions.pop(references[(Recipe, "validation")]["$ref"].rpartition("/")[2])
-    recipe["properties"]["steps"]["items"] = {
-        "anyOf": [
-            form
-            for name, technique in table.items()
-            for form in _forms(name, technique, references[(technique, "validation")])
-        ]
-    }
+    for key, table in tables.items():
+        forms = [form for name, kind in table.items() for form in _forms(name, kind, references[(kind, "validation")])]
+        recipe["properties"][key]["items"] = {"anyOf": forms}
+    recipe["properties"]["conditional"]["maxItems"] = 1
     return {"$schema": _DRAFT, **recipe, "title": "adaptkit recipe", "$defs": definitions}
 
 
-def _forms(name: str, technique: type[Technique], reference: dict[str, Any]) -> list[dict[str, Any]]:
-    """Give the ways to write a step: with settings, or, where every setting has a default, by the name alone."""
+def _forms(name: str, technique: type[BaseModel], reference: dict[str, Any]) -> list[dict[str, Any]]:
+    """Give the ways to write an entry: with settings, or, where every setting has a default, by the name alone."""
     description = inspect.cleandoc(technique.__doc__ or "")
     settings: dict[str, Any] = reference
     forms: list[dict[str, Any]] = []

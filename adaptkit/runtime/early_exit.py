@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 
 from adaptkit.errors import DataError
-from adaptkit.export.score import leaves_below
+from adaptkit.export.rule import leaves_below
 from adaptkit.runtime.manifest import Manifest, Stage
 from adaptkit.runtime.result import Array, Result
 from adaptkit.runtime.session import open_session

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from adaptkit.errors import ModelError
-from adaptkit.export.score import Rule
+from adaptkit.export.rule import Rule
 from adaptkit.files import write_atomically
 
 MANIFEST = "manifest.json"

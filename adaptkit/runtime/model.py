@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime as ort
 
 from adaptkit.errors import DataError, ModelError
-from adaptkit.export.metadata import Metadata, Normalize, read_metadata
+from adaptkit.export.metadata import EXIT_INDEX, EXITS, Metadata, Normalize, read_metadata
 from adaptkit.runtime.early_exit import StagedExits
 from adaptkit.runtime.manifest import MANIFEST, read_manifest
 from adaptkit.runtime.result import Array, Result, Runner
@@ -165,15 +165,17 @@ class AdaptedModel:
 
 
 class _Whole:
-    """One session that every sample goes through."""
+    """One session that every sample goes through; where the file has exits, the batch leaves as a whole."""
 
     def __init__(self, session: ort.InferenceSession) -> None:
-        self.paths = ("whole",)
+        exits = session.get_modelmeta().custom_metadata_map.get(EXITS)
+        self.paths = tuple(f"exit {number}" for number in range(int(exits))) if exits else ("whole",)
         self._session, self._input = session, session.get_inputs()[0].name
-        self._output = session.get_outputs()[0].name
+        self._outputs = [session.get_outputs()[0].name, *([EXIT_INDEX] if exits else [])]
 
     def __call__(self, x: Array) -> Result:
         started = time.perf_counter()
-        logits: Array = self._session.run([self._output], {self._input: x})[0]
+        logits, *exits = self._session.run(self._outputs, {self._input: x})
         seconds = time.perf_counter() - started
-        return Result(logits, np.zeros(len(x), np.int64), {"whole": seconds}, np.full(len(x), seconds))
+        path = int(exits[0][0]) if exits else 0
+        return Result(logits, np.full(len(x), path), {self.paths[path]: seconds}, np.full(len(x), seconds))

@@ -1,0 +1,8 @@
+"""The table of all kinds of conditional computation, by the name a recipe uses."""
+
+from adaptkit.conditional.base import Conditional
+from adaptkit.conditional.early_exit import EarlyExit
+
+CONDITIONALS: dict[str, type[Conditional]] = {
+    "early_exit": EarlyExit,
+}
