@@ -44,7 +44,7 @@ class Recipe(Section):
     data: DataSpec = Field(description="The data to train, calibrate and test with.")
     steps: tuple[SerializeAsAny[Technique], ...] = Field(description="The techniques, in the order they are applied.")
     conditional: tuple[SerializeAsAny[Conditional], ...] = Field(
-        (), description="What lets easy samples skip work, around the model that the steps leave; one at most."
+        (), description="What lets easy samples skip work, around the model that the steps leave, from the inside out."
     )
     export: ExportSpec = Field(default=ExportSpec(), description="How the ONNX file is written.")
     profile: ProfileSpec = Field(default=ProfileSpec(), description="What is measured.")
@@ -154,8 +154,9 @@ def _recipe(document: Document, overrides: Sequence[str]) -> Recipe | None:
 
 def _conditional(document: Document, entries: Any) -> tuple[Conditional, ...]:
     found = read_entries(document, entries, conditionals.CONDITIONALS, "conditional")
-    if len(found) > 1:
-        document.add(("conditional", 1), "one conditional at most in this version: leave the others out")
+    for index, entry in enumerate(found[1:], start=1):
+        if entry is not None and entry.wraps == "network":
+            document.add(("conditional", index), f"{entry.name} takes a network apart: put it first")
     return tuple(entry for entry in found if entry is not None)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from adaptkit.conditional.base import Conditional
+from adaptkit.conditional.base import Artifact, Conditional
 from adaptkit.errors import DataError, ModelError
 from adaptkit.export.rule import Rule
 from adaptkit.quantization import StaticQuantization
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from adaptkit.conditional.thresholds import Outcome
     from adaptkit.export.compose import StageNames
+    from adaptkit.export.packaging import Packaging
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,11 @@ class Exits:
     single_file: bool = False
 
     @property
+    def paths(self) -> tuple[str, ...]:
+        """Names of the exits, the end counted."""
+        return tuple(f"exit {number}" for number in range(len(self.stages)))
+
+    @property
     def parts(self) -> list[tuple[onnx.ModelProto, float]]:
         """The stages, and the share of the samples that come to each."""
         left = [1.0]
@@ -57,13 +63,17 @@ class Exits:
             left.append(left[-1] - share)
         return list(zip(self.stages, left, strict=True))
 
-    def answers(self, x: Tensor) -> list[Tensor]:
+    def answers(self, x: Tensor) -> list[Tensor | None]:
         """Give what the network answers at each exit, and at the end."""
         final, *early = self.network(x)
         return [*(early[number] for number in self.kept), final]
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, packaging: Packaging) -> None:
         """Write the stages and their manifest, or one file model.onnx.
+
+        Args:
+            folder: Is there.
+            packaging: Of the file that takes the model's input.
 
         Raises:
             RunFolderError: The disk is full or the folder cannot be written.
@@ -71,9 +81,10 @@ class Exits:
         from adaptkit.export.staged import write_single_file, write_stages
 
         if self.single_file:
-            write_single_file(self.stages, self.names, self.rule, self.thresholds, folder / "model.onnx")
+            file = folder / "model.onnx"
+            write_single_file(self.stages, self.names, self.rule, self.thresholds, file, packaging)
         else:
-            write_stages(self.stages, self.names, self.rule, self.thresholds, folder)
+            write_stages(self.stages, self.names, self.rule, self.thresholds, folder, packaging)
 
 
 class EarlyExit(Conditional):
@@ -94,6 +105,7 @@ class EarlyExit(Conditional):
 
     name: ClassVar[str] = "early_exit"
     needs: ClassVar[frozenset[str]] = frozenset({"train", "validation", "calibration", "teacher"})
+    wraps: ClassVar[Literal["network", "artifact"]] = "network"
 
     exits: Annotated[int, Field(ge=1)] | tuple[str, ...] = 2
     """How many exits at most, placed by time; or the modules they are to stand behind."""
@@ -123,9 +135,12 @@ class EarlyExit(Conditional):
     single_file: bool = False
     """Write one ONNX file, whose batch leaves as a whole, in place of a file for every stage."""
 
-    def wrap(self, model: nn.Module, original: nn.Module, context: Context) -> Exits:
-        """Train exits into a model, and find their thresholds."""
-        return self.calibrate(self.train(model, context), original, context)
+    def wrap(self, inner: Artifact, original: nn.Module, context: Context) -> Exits:
+        """Train exits into a network, and find their thresholds."""
+        from adaptkit.conditional.plain import PlainArtifact
+
+        assert isinstance(inner, PlainArtifact)
+        return self.calibrate(self.train(inner.network, context), original, context)
 
     def train(self, model: nn.Module, context: Context) -> nn.Module:
         """Put exits into a model and train them; the model given may be edited and must not be used afterwards.

@@ -10,12 +10,10 @@ from torch import Tensor, nn
 
 from adaptkit.errors import ModelError
 from adaptkit.export.explain import explain
-from adaptkit.export.files import write_model
 from adaptkit.export.held import Held, fill_in, hold_back
-from adaptkit.export.metadata import Metadata, Normalize
 from adaptkit.export.names import name_nodes
-from adaptkit.export.normalize import add_normalization
 from adaptkit.export.operators import operators_read_once
+from adaptkit.export.packaging import Packaging
 from adaptkit.export.traced import takes_only_tensors, trace
 from adaptkit.modes import evaluating
 from adaptkit.quiet import quiet
@@ -71,12 +69,7 @@ def export_onnx(
         ['model.onnx']
     """
     proto, held = _final(model, example_inputs, spec.opset)
-    mean, std = tuple(mean or ()), tuple(std or ())
-    in_graph = spec.normalize_in_graph and bool(mean)
-    if in_graph:
-        add_normalization(proto, mean, std)
-    Metadata(Normalize(mean, std, in_graph), tuple(labels), recipe_sha256).write(proto)
-    write_model(proto, path, spec.single_file, held)
+    Packaging(spec, tuple(labels), tuple(mean or ()), tuple(std or ()), recipe_sha256).write(proto, path, held)
 
 
 def final_onnx(model: nn.Module, example_inputs: tuple[Tensor, ...], opset: int = 20) -> onnx.ModelProto:

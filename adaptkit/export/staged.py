@@ -13,11 +13,14 @@ from onnx import helper
 from adaptkit.export.compose import StageNames, compose
 from adaptkit.export.cut import exit_boundaries, split
 from adaptkit.export.files import write_model
+from adaptkit.export.packaging import Packaging
 from adaptkit.export.rule import Rule
 from adaptkit.export.score import add_score
-from adaptkit.runtime.manifest import Manifest, Stage, Value, describe
+from adaptkit.runtime.early_exit import ExitsManifest, Stage, Value
+from adaptkit.runtime.manifest import describe
 
 FOLDER = "stages"
+_DEFAULT = Packaging()
 
 
 def make_stages(
@@ -50,7 +53,8 @@ def write_stages(
     rule: Rule,
     thresholds: Sequence[float],
     folder: Path,
-) -> Manifest:
+    packaging: Packaging = _DEFAULT,
+) -> ExitsManifest:
     """Write a file for every stage, and then the manifest that names them.
 
     Args:
@@ -59,6 +63,7 @@ def write_stages(
         rule: What a score is.
         thresholds: One an exit, on the score.
         folder: Gets stages/0.onnx, … and manifest.json.
+        packaging: Of the first stage.
 
     Raises:
         RunFolderError: The disk is full or the folder cannot be written.
@@ -70,10 +75,13 @@ def write_stages(
     for number, (stage, named, limit) in enumerate(zip(stages, names, limits, strict=True)):
         name = f"{FOLDER}/{number}.onnx"
         whole = onnx.ModelProto.FromString(stage.SerializeToString())  # writing may change how constants are held
-        write_model(whole, folder / name)
+        if number:
+            write_model(whole, folder / name)
+        else:
+            packaging.write(whole, folder / name)
         described.append(
             Stage(
-                file=describe(name, (folder / name).read_bytes()),
+                file=name,
                 takes=takes[number],
                 gives=takes[number + 1] if limit is not None else None,
                 logits=named.logits,
@@ -81,13 +89,18 @@ def write_stages(
                 threshold=limit,
             )
         )
-    manifest = Manifest(rule=rule, stages=tuple(described))
+    manifest = ExitsManifest(files=describe(folder), rule=rule, stages=tuple(described))
     manifest.write(folder)
     return manifest
 
 
 def write_single_file(
-    stages: Sequence[onnx.ModelProto], names: Sequence[StageNames], rule: Rule, thresholds: Sequence[float], path: Path
+    stages: Sequence[onnx.ModelProto],
+    names: Sequence[StageNames],
+    rule: Rule,
+    thresholds: Sequence[float],
+    path: Path,
+    packaging: Packaging = _DEFAULT,
 ) -> None:
     """Write one file with nested If.
 
@@ -97,11 +110,12 @@ def write_single_file(
         rule: What a score is.
         thresholds: One an exit, on the score.
         path: Of the .onnx file.
+        packaging: Of that file.
 
     Raises:
         RunFolderError: The disk is full or the folder cannot be written.
     """
-    write_model(compose(stages, names, rule, thresholds), path)
+    packaging.write(compose(stages, names, rule, thresholds), path)
 
 
 def _value(info: onnx.ValueInfoProto) -> Value:

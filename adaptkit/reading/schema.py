@@ -38,7 +38,6 @@ def recipe_schema() -> dict[str, Any]:
     for key, table in tables.items():
         forms = [form for name, kind in table.items() for form in _forms(name, kind, references[(kind, "validation")])]
         recipe["properties"][key]["items"] = {"anyOf": forms}
-    recipe["properties"]["conditional"]["maxItems"] = 1
     return {"$schema": _DRAFT, **recipe, "title": "adaptkit recipe", "$defs": definitions}
 
 

@@ -5,16 +5,80 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import onnxruntime as ort
+from pydantic import Field, model_validator
 
 from adaptkit.errors import DataError
-from adaptkit.export.rule import leaves_below
-from adaptkit.runtime.manifest import Manifest, Stage
+from adaptkit.export.rule import Rule, leaves_below
+from adaptkit.runtime.manifest import Manifest, Part
 from adaptkit.runtime.result import Array, Result
 from adaptkit.runtime.session import open_session
+
+
+class Value(Part):
+    """What crosses from one stage to the next, for one sample.
+
+    Args:
+        name: In the ONNX files of both.
+        dtype: numpy's name of its type.
+        shape: Without the batch.
+        bytes: On the wire.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    bytes: Annotated[int, Field(ge=0)]
+
+
+class Stage(Part):
+    """One stage of an early exit.
+
+    Args:
+        file: Name of its ONNX file.
+        takes: Its input.
+        gives: What the next stage takes; None for the last.
+        logits: Name of its answer.
+        score: Name of how sure it is; None for the last.
+        threshold: Where a sample leaves: at least this score, or at most where the rule is entropy; None for the last.
+    """
+
+    file: str
+    takes: Value
+    gives: Value | None
+    logits: str
+    score: str | None
+    threshold: float | None
+
+
+class ExitsManifest(Manifest):
+    """An early exit.
+
+    Args:
+        rule: What the scores are.
+        stages: In order.
+    """
+
+    kind: Literal["early_exit"] = "early_exit"
+    rule: Rule
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ExitsManifest:
+        known = {file.name for file in self.files}
+        for stage, following in zip(self.stages, [*self.stages[1:], None], strict=True):
+            if stage.file not in known:
+                raise ValueError(f"{stage.file} is not among the files")
+            if following is None:
+                break
+            if stage.gives != following.takes:
+                raise ValueError(f"{following.file} does not take what {stage.file} gives")
+            if stage.score is None or stage.threshold is None:
+                raise ValueError(f"{stage.file} has no score or no threshold")
+        return self
 
 
 class StagedExits:
@@ -25,16 +89,22 @@ class StagedExits:
         manifest: How they work together.
     """
 
-    def __init__(self, sessions: Sequence[ort.InferenceSession], manifest: Manifest) -> None:
-        self.sessions = tuple(sessions)
+    def __init__(self, sessions: Sequence[ort.InferenceSession], manifest: ExitsManifest) -> None:
+        self._sessions = tuple(sessions)
         self._below = leaves_below(manifest.rule)
         self._stages = [_OpenStage(session, stage) for session, stage in zip(sessions, manifest.stages, strict=True)]
         self.paths = tuple(f"exit {number}" for number in range(len(sessions)))
 
     @classmethod
-    def load(cls, folder: Path, manifest: Manifest, threads: int | None) -> StagedExits:
+    def load(cls, folder: Path, manifest: ExitsManifest, threads: int | None, inside: object) -> StagedExits:
         """Open the stages of a folder."""
-        return cls([open_session(folder / stage.file.name, threads) for stage in manifest.stages], manifest)
+        del inside
+        return cls([open_session(folder / stage.file, threads) for stage in manifest.stages], manifest)
+
+    @property
+    def first(self) -> ort.InferenceSession:
+        """The first stage."""
+        return self._sessions[0]
 
     def __call__(self, x: Array) -> Result:
         """Run a batch.

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 
-from adaptkit.errors import DataError, ModelError
-from adaptkit.export.metadata import EXIT_INDEX, EXITS, Metadata, Normalize, read_metadata
-from adaptkit.runtime.early_exit import StagedExits
-from adaptkit.runtime.manifest import MANIFEST, read_manifest
+from adaptkit.errors import DataError
+from adaptkit.export.metadata import Metadata, Normalize, read_metadata
+from adaptkit.runtime.folder import open_runner
 from adaptkit.runtime.result import Array, Result, Runner
-from adaptkit.runtime.session import open_session
 from adaptkit.runtime.statistics import Counter, PathStatistics
 
 _CHANNEL_AXIS = 1
@@ -25,8 +21,7 @@ class AdaptedModel:
     May be called from many threads at once.
 
     Args:
-        session: Takes the input; of a conditional model, the first of several.
-        runner: Runs a batch through all of them; the session alone where None.
+        runner: Runs a batch, through one session or several.
 
     Example:
         >>> import tempfile, torch
@@ -38,11 +33,10 @@ class AdaptedModel:
         ((3, 2), ('no', 'yes'))
     """
 
-    def __init__(self, session: ort.InferenceSession, runner: Runner | None = None) -> None:
-        self.metadata: Metadata = read_metadata(session.get_modelmeta().custom_metadata_map)
-        self._input = session.get_inputs()[0]
-        self._runner = runner or _Whole(session)
-        self._counter = Counter(self._runner.paths)
+    def __init__(self, runner: Runner) -> None:
+        self.metadata: Metadata = read_metadata(runner.first.get_modelmeta().custom_metadata_map)
+        self.runner, self._input = runner, runner.first.get_inputs()[0]
+        self._counter = Counter(runner.paths)
 
     @classmethod
     def load(cls, path: str | Path, threads: int | None = None) -> AdaptedModel:
@@ -55,20 +49,12 @@ class AdaptedModel:
         Raises:
             ModelError: Nothing is there, a file is of another build, or ONNX Runtime cannot run it.
         """
-        path = Path(path)
-        if path.is_dir() and (path / MANIFEST).is_file():
-            exits = StagedExits.load(path, read_manifest(path), threads)
-            return cls(exits.sessions[0], exits)
-        if path.is_dir() and not (path / "model.onnx").is_file():
-            raise ModelError(
-                f"{path} holds no model.onnx and no {MANIFEST}: give an ONNX file or the folder of a finished run"
-            )
-        return cls(open_session(path / "model.onnx" if path.is_dir() else path, threads))
+        return cls(open_runner(Path(path), threads))
 
     @property
     def paths(self) -> tuple[str, ...]:
         """Names of the ways a sample can take through the model."""
-        return self._runner.paths
+        return self.runner.paths
 
     @property
     def statistics(self) -> tuple[PathStatistics, ...]:
@@ -103,7 +89,7 @@ class AdaptedModel:
             DataError: Shape or type is wrong, there is no sample, or a value is NaN or infinite.
         """
         self._check(x)
-        result = self._runner(x)
+        result = self.runner(x)
         self._counter.add(result)
         return result
 
@@ -162,20 +148,3 @@ class AdaptedModel:
             raise DataError(f"the model takes float32; got {x.dtype}. Convert with x.astype(numpy.float32)")
         if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
             raise DataError("the input holds NaN or infinity")
-
-
-class _Whole:
-    """One session that every sample goes through; where the file has exits, the batch leaves as a whole."""
-
-    def __init__(self, session: ort.InferenceSession) -> None:
-        exits = session.get_modelmeta().custom_metadata_map.get(EXITS)
-        self.paths = tuple(f"exit {number}" for number in range(int(exits))) if exits else ("whole",)
-        self._session, self._input = session, session.get_inputs()[0].name
-        self._outputs = [session.get_outputs()[0].name, *([EXIT_INDEX] if exits else [])]
-
-    def __call__(self, x: Array) -> Result:
-        started = time.perf_counter()
-        logits, *exits = self._session.run(self._outputs, {self._input: x})
-        seconds = time.perf_counter() - started
-        path = int(exits[0][0]) if exits else 0
-        return Result(logits, np.full(len(x), path), {self.paths[path]: seconds}, np.full(len(x), seconds))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
+import onnxruntime as ort
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
@@ -30,6 +31,10 @@ class Result:
 
 class Runner(Protocol):
     """Runs batches that were checked before; may be called from many threads at once."""
+
+    @property
+    def first(self) -> ort.InferenceSession:
+        """A session that takes the model's input and has its notes."""
 
     @property
     def paths(self) -> tuple[str, ...]:

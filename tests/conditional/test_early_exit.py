@@ -1,6 +1,7 @@
 """Early exits from training to files, on real digits."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime as ort
@@ -14,6 +15,7 @@ from adaptkit.conditional import calibration
 from adaptkit.conditional.early_exit import EarlyExit
 from adaptkit.conditional.exit_network import ExitNetwork
 from adaptkit.errors import DataError, ModelError, TargetError
+from adaptkit.export.packaging import Packaging
 from adaptkit.quantization import StaticQuantization
 from adaptkit.quantization.simulate import QuantizedModel
 from adaptkit.runtime import AdaptedModel
@@ -88,9 +90,11 @@ def test_samples_leave_and_both_artifacts_say_the_same(trained, original, digits
     assert exits.outcome.bound <= 0.04
     assert sum(exits.outcome.shares[:-1]) > 0.3
     assert exits.outcome.seconds < 3
-    exits.write(tmp_path)
-    exits.write(tmp_path, single_file=True)
+    exits.write(tmp_path, Packaging(labels=tuple("0123456789")))
+    replace(exits, single_file=True).write(tmp_path, Packaging())
     staged, single = AdaptedModel.load(tmp_path), ort.InferenceSession(tmp_path / "model.onnx")
+    assert staged.labels == tuple("0123456789")
+    assert staged.paths == exits.paths
     x, y = (tensor.numpy() for tensor in digits[3])
     result = staged(x)
     for image, logits, path in zip(x[:100], result.logits, result.path, strict=False):
@@ -166,10 +170,13 @@ def test_what_it_cannot_start_from(original, context, settings, missing, error, 
         EarlyExit(**{**SETTINGS, **settings}).train(copy.deepcopy(original), given)
 
 
-def test_a_quantized_model_is_told_to_be_quantized_by_the_exits(original, context):
-    quantized = StaticQuantization(calibration=64, rounding="nearest").apply(copy.deepcopy(original), context)
-    with pytest.raises(ModelError, match="leave out the quantization before it, and give quantize:"):
+def test_a_quantized_model_trains_in_float_and_is_quantized_again(original, context):
+    integers = StaticQuantization(calibration=64, rounding="nearest")
+    quantized = integers.apply(copy.deepcopy(original), context)
+    with pytest.raises(ModelError, match="say with quantize: how the stages are to become integers again"):
         EarlyExit(**SETTINGS).train(quantized, context)
+    again = EarlyExit(**{**SETTINGS, "epochs": 0.5}, quantize=integers).train(quantized, context)
+    assert isinstance(again, QuantizedModel)
 
 
 def test_a_model_that_is_one_layer_cannot_be_left(context):

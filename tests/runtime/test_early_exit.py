@@ -133,10 +133,10 @@ import json, socket, sys
 from pathlib import Path
 import numpy as np
 import onnxruntime as ort
-from adaptkit.runtime.manifest import read_manifest
+from adaptkit.runtime.folder import read_manifest
 folder = Path(sys.argv[1])
 stage = read_manifest(folder).stages[1]
-session = ort.InferenceSession(folder / stage.file.name)
+session = ort.InferenceSession(folder / stage.file)
 with socket.create_connection(("127.0.0.1", int(sys.argv[2]))) as wire:
     received = wire.makefile("rb").read(stage.takes.bytes)
     x = np.frombuffer(received, stage.takes.dtype).reshape(1, *stage.takes.shape)
@@ -147,7 +147,7 @@ with socket.create_connection(("127.0.0.1", int(sys.argv[2]))) as wire:
 def test_the_second_stage_on_another_machine(folder, proto):
     """Its input goes over a socket, as many bytes as the manifest says."""
     stages = json.loads((folder / "manifest.json").read_text())["stages"]
-    first = ort.InferenceSession(folder / stages[0]["file"]["name"], providers=["CPUExecutionProvider"])
+    first = ort.InferenceSession(folder / stages[0]["file"], providers=["CPUExecutionProvider"])
     x = images(1)
     crossing = first.run([stages[0]["gives"]["name"]], {"input": x})[0]
     assert crossing.nbytes == stages[0]["gives"]["bytes"]
@@ -174,9 +174,11 @@ def _edit(folder, change):
     [
         (lambda m: m.update(version=7), "is of version 7, this adaptkit reads version 1"),
         (lambda m: m.update(rule="mood"), "is wrong at rule"),
-        (lambda m: m["stages"][0]["file"].update(name="../x.onnx"), r"is wrong at stages\.0\.file\.name"),
-        (lambda m: m["stages"][0]["file"].update(sha256="0" * 64), "is not the file that manifest.json names"),
-        (lambda m: m["stages"][1]["file"].update(name="stages/9.onnx"), r"9\.onnx is missing"),
+        (lambda m: m.update(kind="guess"), "is of kind 'guess', this adaptkit runs early_exit"),
+        (lambda m: m["files"][0].update(name="../x.onnx"), r"is wrong at files\.0\.name"),
+        (lambda m: m["files"][0].update(sha256="0" * 64), "is not the file that manifest.json names"),
+        (lambda m: m["files"].append({"name": "stages/9.onnx", "sha256": "0" * 64}), r"9\.onnx is missing"),
+        (lambda m: m["stages"][1].update(file="stages/9.onnx"), r"stages/9\.onnx is not among the files"),
         (lambda m: m["stages"][0].update(threshold=None), "has no score or no threshold"),
         (lambda m: m["stages"].pop(1), r"stages/2.onnx does not take what stages/0.onnx gives"),
         (lambda m: m["stages"].clear(), "is wrong at stages"),

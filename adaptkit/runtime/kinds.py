@@ -1,0 +1,31 @@
+"""The table of what a manifest may describe, and what runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from adaptkit.runtime.early_exit import ExitsManifest, StagedExits
+from adaptkit.runtime.manifest import Manifest
+from adaptkit.runtime.result import Runner
+
+OpenFolder = Callable[[Path], Runner]
+"""Opens a folder inside of another one, whatever it holds."""
+
+
+class Kind(NamedTuple):
+    """One kind of conditional model.
+
+    Args:
+        manifest: Its part of manifest.json.
+        open: Makes a runner of a folder, its manifest, a number of threads, and what opens folders inside.
+    """
+
+    manifest: type[Manifest]
+    open: Callable[[Path, Any, int | None, OpenFolder], Runner]
+
+
+KINDS: dict[str, Kind] = {
+    "early_exit": Kind(ExitsManifest, StagedExits.load),
+}

@@ -1,0 +1,33 @@
+"""Runs a model that is one file."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import onnxruntime as ort
+
+from adaptkit.export.metadata import EXIT_INDEX, EXITS
+from adaptkit.runtime.result import Array, Result
+
+
+class Whole:
+    """One session that every sample goes through; where the file has exits, the batch leaves as a whole.
+
+    Args:
+        session: Of the file.
+    """
+
+    def __init__(self, session: ort.InferenceSession) -> None:
+        exits = session.get_modelmeta().custom_metadata_map.get(EXITS)
+        self.paths = tuple(f"exit {number}" for number in range(int(exits))) if exits else ("whole",)
+        self.first, self._input = session, session.get_inputs()[0].name
+        self._outputs = [session.get_outputs()[0].name, *([EXIT_INDEX] if exits else [])]
+
+    def __call__(self, x: Array) -> Result:
+        """Run a batch."""
+        started = time.perf_counter()
+        logits, *exits = self.first.run(self._outputs, {self._input: x})
+        seconds = time.perf_counter() - started
+        path = int(exits[0][0]) if exits else 0
+        return Result(logits, np.full(len(x), path), {self.paths[path]: seconds}, np.full(len(x), seconds))
