@@ -19,7 +19,7 @@ def hinton_loss(
     r"""Distillation loss of Hinton, Vinyals and Dean 2015, "Distilling the knowledge in a neural network", section 2.
 
     L = α T² KL(softmax(t / T) ‖ softmax(s / T)) + (1 - α) CE(s, y), averaged over the batch, and over the places of
-    models that classify every one (characters, pixels). T² keeps the size of the first term's gradient independent of T.
+    models that classify every one (characters, pixels). T² keeps the first term's gradient independent of T.
 
     Args:
         student_logits: s, N × classes or N × classes × places….
