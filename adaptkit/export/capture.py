@@ -24,7 +24,7 @@ def capture_program(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Exp
         example_inputs: Inputs of one call, batch first.
 
     Raises:
-        ModelError: The inputs have different batch sizes. Whatever else the model or torch.export raises comes as it is.
+        ModelError: The inputs have different batch sizes. What the model or torch.export raises comes as it is.
 
     Example:
         >>> class Pair(nn.Module):
@@ -60,8 +60,8 @@ def _same_batch(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
 class _EvenParts(TorchFunctionMode):
     """Cut a batch into even parts by their sizes: their number alone would fix the batch size.
 
-    Inputs joined for one pass through an encoder, as in networks for optical flow, are parted again so. torch counts the
-    parts by ⌈size / part⌉, and its solver does not see that (3 n − 1) // n is 2 for every n.
+    Inputs joined for one pass through an encoder, as in networks for optical flow, are parted again so. torch counts
+    the parts by ⌈size / part⌉, and its solver does not see that (3 n − 1) // n is 2 for every n.
     """
 
     def __torch_function__(
