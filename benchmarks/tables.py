@@ -8,11 +8,14 @@ A table stands between <!-- table:NAME --> and <!-- /table --> and is replaced t
 import json
 import re
 import statistics
+import textwrap
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+_FEW, _WIDEST = 4, 300
+"""Of a list, and of a remark in letters: a table cell holds no more."""
 
 
 def main_job() -> str:
@@ -152,7 +155,10 @@ def _deciles(ratio: dict[str, float]) -> str:
 
 
 def _sign(cell: dict[str, Any] | None) -> str:
-    return "–" if cell is None else "yes" if cell["ok"] else "**no**"
+    if cell is None:
+        return "–"
+    parts = f" ({', '.join(f'`{part}`' for part in cell['parts'])})" if "parts" in cell else ""
+    return f"yes{parts}" if cell["ok"] else f"**no**{parts}"
 
 
 def _tried(table: dict[str, Any], column: str) -> list[dict[str, Any]]:
@@ -165,9 +171,29 @@ def _passed(table: dict[str, Any], column: str) -> str:
 
 
 def _remarks(cells: dict[str, dict[str, Any] | None]) -> str:
-    left = (cells["prune"] or {}).get("left_alone", [])
-    failed = [f"{column}: {cell['error']}" for column, cell in cells.items() if cell and "error" in cell]
-    return "<br>".join(line.replace("|", "\\|") for line in (*left, *failed))
+    left = _first([_short_list(line) for line in (cells["prune"] or {}).get("left_alone", [])])
+    failed = [f"{column}: {_reason(cell)}" for column, cell in cells.items() if cell and not cell["ok"]]
+    lines = (textwrap.shorten(line, _WIDEST, placeholder=" …") for line in (*left, *failed))
+    return "<br>".join(line.replace("|", "\\|") for line in lines)
+
+
+def _reason(cell: dict[str, Any]) -> str:
+    """Say why a cell failed."""
+    if "error" in cell:
+        return str(cell["error"])
+    if not cell.get("trains", True):
+        return "the loss of the training step is not finite"
+    return f"the outputs are {cell['difference']:.2g} apart"
+
+
+def _short_list(line: str) -> str:
+    """Name the first few of the things that a sentence lists after its last colon."""
+    start, colon, listed = line.rpartition(": ")
+    return f"{start}{colon}{', '.join(_first(listed.split(', ')))}" if colon else line
+
+
+def _first(items: list[str]) -> list[str]:
+    return items if len(items) <= _FEW else [*items[:_FEW], f"and {len(items) - _FEW} more"]
 
 
 def load_balanced() -> str:
