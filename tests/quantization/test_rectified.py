@@ -41,7 +41,7 @@ class Block(nn.Module):
         self.stem, self.branch = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
         self.side = nn.Conv2d(4, 4, 1) if projected else nn.Identity()
         nn.init.normal_(self.branch.weight)
-        nn.init.constant_(self.branch.bias, -8.0)
+        nn.init.constant_(self.branch.bias, -3.0)
 
     def forward(self, x: torch.Tensor):
         x = F.relu(self.stem(x))
