@@ -113,15 +113,17 @@ def coverage_peer() -> str:
 def quantization() -> str:
     """Accuracy and latency of integers after training, beside the peers."""
     results: dict[str, Any] = json.loads((RESULTS / "quantization.json").read_text())
-    rows = ["| network | quantizer | top-1, test | lost, points | faster, batch 1 | faster, batch 64 | ONNX file |"]
-    rows.append("|---" * 7 + "|")
+    rows = ["| network | quantizer | top-1 | lost, points | agrees | faster, batch 1 | faster, batch 64 | ONNX file |"]
+    rows.append("|---" * 8 + "|")
     for name, result in results.items():
         exact = result["ways"]["float32"]["accuracy"]
         for way, found in result["ways"].items():
             single, many = (_deciles(found["speedup"][batch]) for batch in ("b1", "b64"))
+            error = f" ± {100 * found['standard_error']:.2f}" if "standard_error" in found else ""
+            agrees = f"{100 * found['agreement']:.2f} %" if "agreement" in found else "–"
             rows.append(
-                f"| {name} | {way} | {100 * found['accuracy']:.2f} % | {100 * (exact - found['accuracy']):.2f} "
-                f"| {single} | {many} | {found['bytes'] / 1e6:.2f} MB |"
+                f"| {name} | {way} | {100 * found['accuracy']:.2f} % | {100 * (exact - found['accuracy']):.2f}{error} "
+                f"| {agrees} | {single} | {many} | {found['bytes'] / 1e6:.2f} MB |"
             )
     return "\n".join([*rows, "", _note(results, "median and deciles of alternating runs", "quantization.py")])
 
@@ -143,9 +145,12 @@ def mixed_precision() -> str:
 def _note(results: dict[str, Any], what: str, script: str) -> str:
     place = next(iter(results.values()))["machine"]
     commits = ", ".join(sorted({result["machine"]["commit"] for result in results.values()}))
-    vnni = "with" if place["vnni"] else "without"
+    without = [name for name, result in results.items() if not result["machine"]["vnni"]]
+    vnni = "with VNNI" if not without else "without VNNI"
+    if 0 < len(without) < len(results):
+        vnni = f"with VNNI ({', '.join(without)}: without)"
     return (
-        f"{place['cores']} cores of {place['cpu']}, {vnni} VNNI; ONNX Runtime {place['onnxruntime']}, one thread; "
+        f"{place['cores']} cores of {place['cpu']}, {vnni}; ONNX Runtime {place['onnxruntime']}, one thread; "
         f"{what}; commit {commits}; `python benchmarks/{script}`."
     )
 

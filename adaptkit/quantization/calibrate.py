@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from adaptkit.errors import DataError
 from adaptkit.quantization.capture import Captured, module_of, observe, reason_of
 from adaptkit.quantization.ranges import Histogram
+from adaptkit.quantization.rectified import Rectifier, rectified_operands
 
 _BATCH = 64
 _BINS = 2048
@@ -73,6 +74,8 @@ def histograms(
 ) -> dict[str, Histogram]:
     """Count the values of every group of tensors, in two passes: one for the range, one for the bins.
 
+    Of what is added before a ReLU only the part that counts is counted (see `rectified`).
+
     Memory: two figures a tensor in the first pass, 2048 bins a group in the second, whatever the number of samples.
 
     Args:
@@ -120,6 +123,7 @@ def _pass(
     record: Callable[[fx.Node, Tensor], None],
 ) -> None:
     module = fx.GraphModule(nn.Module(), captured.graph)
+    sums = rectified_operands(captured.graph)
 
     def pick(node: fx.Node, value: Any) -> None:
         if node.name in groups:
@@ -133,7 +137,7 @@ def _pass(
                     f"{len(inputs)}: give ((x1, x2, …), y) with one tensor an input"
                 )
             try:
-                observe(module, captured.arguments(model, inputs), pick)
+                observe(module, captured.arguments(model, inputs), Rectifier(sums, pick))
             except (RuntimeError, IndexError, TypeError) as error:
                 form = " and ".join(f"{tuple(x.shape)}, {str(x.dtype).removeprefix('torch.')}" for x in inputs)
                 reason = reason_of(error)
