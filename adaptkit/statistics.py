@@ -27,7 +27,8 @@ def renew_statistics(model: nn.Module, context: Context) -> None:
     What is taken out of a layer shifts what the layers behind it are given, and normalizations go on subtracting the
     old mean. The new statistics are the averages over the batches, all normalizations working on those of the batch
     (Wu and Johnson 2021, "Rethinking Batch in BatchNorm", section 3). Labels only judge. Nothing happens without
-    calibration data of at least 64 samples, or where there is no loss to judge by; a note says what was done.
+    calibration data of at least 64 samples, to a model of several inputs, or where there is no loss to judge by; a note
+    says what was done.
 
     Args:
         model: Changed in place.
@@ -44,7 +45,7 @@ def renew_statistics(model: nn.Module, context: Context) -> None:
     """
     found = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     norms = [norm for norm in found if norm.running_mean is not None]
-    if not norms or context.calibration is None:
+    if not norms or context.calibration is None or len(context.example_inputs) > 1:
         return
     batches = list(islice(as_batches(context.calibration), _BATCHES))
     loss = context.loss or (F.cross_entropy if all(_are_classes(y) for _, y in batches) else None)

@@ -61,7 +61,8 @@ class Context:
         example_inputs: The inputs of one forward call, batch first.
         train: Data to train on: (x, y) tensors or any re-iterable that yields (x, y) batches, as the next three.
         validation: Data for decisions (early stopping, thresholds, searches).
-        calibration: Data for statistics (ranges, Taylor importance, block ranking).
+        calibration: Data for statistics (ranges, Taylor importance, block ranking); for ranges of models of several
+            inputs, x is a tuple of them.
         test: Never read by a technique.
         loss: Maps (output, target) to a scalar; cross entropy where None.
         metric: Maps (output, target) to a score, higher is better; top-1 accuracy where None.

@@ -27,6 +27,7 @@ class Case:
         loss: Runs the model in training mode to a scalar.
         size: Of the input images.
         dtype: In which the cut model is held against the reference.
+        selects: Whether outputs are selected by their scores, which must then differ from place to place.
     """
 
     build: Callable[[], nn.Module]
@@ -34,6 +35,7 @@ class Case:
     loss: Callable[[nn.Module, tuple[Any, ...]], Tensor]
     size: int
     dtype: torch.dtype = torch.float64
+    selects: bool = False
 
 
 def as_dtype(item: Any, dtype: torch.dtype) -> Any:
@@ -98,11 +100,18 @@ def _flow(name: str) -> Case:
 
 
 def _detector(name: str) -> Case:
-    size = 320
+    size, squares = 320, 20
     inner: dict[str, Any] = {} if name.startswith("ssd") else {"min_size": 160, "max_size": 160}
+    # random weights are sure of nothing: with a threshold there would be no outputs to compare
+    inner["box_score_thresh" if "rcnn" in name else "score_thresh"] = 0.0
 
     def build() -> nn.Module:
         return models.get_model(name, weights=None, weights_backbone=None, **inner)
+
+    def inputs() -> tuple[Any, ...]:
+        # large squares: noise from pixel to pixel would be averaged away
+        images = nn.functional.interpolate(torch.rand(2, 3, squares, squares), size=size)
+        return (list(images),)
 
     def loss(model: nn.Module, inputs: tuple[Any, ...]) -> Tensor:
         boxes = torch.tensor([[10.0, 20.0, 150.0, 200.0], [50.0, 60.0, 300.0, 310.0]])
@@ -113,7 +122,7 @@ def _detector(name: str) -> Case:
         losses = model(inputs[0], [dict(target) for _ in inputs[0]])
         return torch.stack(list(losses.values())).sum()
 
-    return Case(build, lambda: ([torch.rand(3, size, size) for _ in range(2)],), loss, size)
+    return Case(build, inputs, loss, size, selects=True)
 
 
 class Recurrent(nn.Module):
@@ -121,9 +130,9 @@ class Recurrent(nn.Module):
 
     def __init__(self, kind: type[nn.Module]) -> None:
         super().__init__()
-        self.embed = nn.Linear(16, 24)
-        self.layers = kind(24, 32, num_layers=2, batch_first=True, bidirectional=True)  # type: ignore[call-arg]
-        self.head = nn.Linear(64, 10)
+        self.embed = nn.Linear(64, 96)
+        self.layers = kind(96, 128, num_layers=2, batch_first=True, bidirectional=True)  # type: ignore[call-arg]
+        self.head = nn.Linear(256, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify the last step."""
@@ -136,14 +145,15 @@ class Transformer(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
+        self.embed = nn.Linear(128, 128)
+        layer = nn.TransformerEncoderLayer(128, 4, 256, batch_first=True)
         self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
-        self.attention = nn.MultiheadAttention(32, 4, batch_first=True)
-        self.head = nn.Linear(32, 10)
+        self.attention = nn.MultiheadAttention(128, 4, batch_first=True)
+        self.head = nn.Linear(128, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify the mean over the steps."""
-        x = self.encoder(x)
+        x = self.encoder(self.embed(x))
         return self.head(self.attention(x, x, x, need_weights=False)[0].mean(1))
 
 
@@ -152,13 +162,13 @@ class UserModel(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.width = 24
-        self.left, self.right = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(3, 32, 3, padding=1)
-        self.grouped = nn.Conv2d(48, 48, 3, padding=1, groups=4)
-        self.up = nn.Conv2d(self.width, 32, 1)
-        self.side = nn.Conv2d(self.width, 8, 1, stride=1)
-        self.mix = nn.Conv2d(8, 16, 3, padding=1)
-        self.head = nn.Linear(16 * 4 + 8, 10)
+        self.width = 96
+        self.left, self.right = nn.Conv2d(3, 64, 3, padding=1), nn.Conv2d(3, 128, 3, padding=1)
+        self.grouped = nn.Conv2d(192, 192, 3, padding=1, groups=4)
+        self.up = nn.Conv2d(self.width, 128, 1)
+        self.side = nn.Conv2d(self.width, 32, 1, stride=1)
+        self.mix = nn.Conv2d(32, 64, 3, padding=1)
+        self.head = nn.Linear(64 * 4 + 32, 10)
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify."""
@@ -178,8 +188,8 @@ CASES: dict[str, Case] = {
     **{name: _segmenter(name) for name in models.list_models(module=models.segmentation)},
     **{name: _flow(name) for name in models.list_models(module=models.optical_flow)},
     **{name: _detector(name) for name in models.list_models(module=models.detection)},
-    "lstm": _sequences(lambda: Recurrent(nn.LSTM), 16),
-    "gru": _sequences(lambda: Recurrent(nn.GRU), 16),
-    "multihead_attention": _sequences(Transformer, 32),
+    "lstm": _sequences(lambda: Recurrent(nn.LSTM), 64),
+    "gru": _sequences(lambda: Recurrent(nn.GRU), 64),
+    "multihead_attention": _sequences(Transformer, 128),
     "user_model": Case(UserModel, lambda: (torch.randn(2, 3, 16, 16),), mean_square, 16),
 }

@@ -24,7 +24,7 @@ import onnx
 import onnxruntime as ort
 import torch
 from machine import RESULTS, machine
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from PIL import Image
 from safetensors.torch import load_file
@@ -42,7 +42,7 @@ MODELS: dict[str, tuple[Callable[[], torch.nn.Module], str]] = {
     "mobilenet_v2": (mobilenet_v2_cifar, "mobilenet_v2_cifar"),
 }
 MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-ROUNDS = {1: 150, 64: 8}
+ROUNDS = {1: 400, 64: 12}
 
 
 def images(archive: Path, split: str, count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -69,15 +69,15 @@ class Reader(CalibrationDataReader):
         return next(self.rest, None)
 
 
-def by_onnx_runtime(proto: onnx.ModelProto, x: np.ndarray, reduce_range: bool) -> onnx.ModelProto:
-    """Quantize with onnxruntime.quantization: QDQ, per channel, u8 activations, s8 weights, min-max."""
+def by_onnx_runtime(proto: onnx.ModelProto, x: np.ndarray, ranges: str, reduce_range: bool = False) -> onnx.ModelProto:
+    """Quantize with onnxruntime.quantization: QDQ, per channel, u8 activations, s8 weights."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [str(Path(folder, name)) for name in ("float.onnx", "prepared.onnx", "int8.onnx")]
         onnx.save(proto, paths[0])
         quant_pre_process(paths[0], paths[1])
         quantize_static(
             paths[1], paths[2], Reader(x), quant_format=QuantFormat.QDQ, per_channel=True, reduce_range=reduce_range,
-            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, calibrate_method=CalibrationMethod[ranges],
         )  # fmt: skip
         return onnx.load(paths[2])
 
@@ -101,6 +101,12 @@ def by_adaptkit(model: torch.nn.Module, x: np.ndarray, **settings: object) -> on
     return final_onnx(quantized, (tensor[:1],))
 
 
+def ends(model: torch.nn.Module) -> tuple[str, str]:
+    """Name the first and the last layer."""
+    layers = [name for name, module in model.named_modules() if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear))]
+    return layers[0], layers[-1]
+
+
 def session(proto: onnx.ModelProto) -> ort.InferenceSession:
     """Open a model on one thread."""
     options = ort.SessionOptions()
@@ -109,11 +115,21 @@ def session(proto: onnx.ModelProto) -> ort.InferenceSession:
     return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def accuracy(proto: onnx.ModelProto, x: np.ndarray, y: np.ndarray) -> float:
-    """Top-1 accuracy of a file."""
+def choices(proto: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
+    """Return the class a file gives to every image."""
     opened = session(proto)
-    hits = [opened.run(None, {"input": x[i : i + 500]})[0].argmax(1) == y[i : i + 500] for i in range(0, len(x), 500)]
-    return float(np.concatenate(hits).mean())
+    return np.concatenate([opened.run(None, {"input": x[i : i + 500]})[0].argmax(1) for i in range(0, len(x), 500)])
+
+
+def quality(chosen: np.ndarray, exact: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """Compare classes with the truth, and with what the float32 file chose; the standard error is that of the pairs."""
+    lost = (exact == y).astype(float) - (chosen == y)
+    return {
+        "accuracy": float((chosen == y).mean()),
+        "agreement": float((chosen == exact).mean()),
+        "lost": float(lost.mean()),
+        "standard_error": float(lost.std(ddof=1) / np.sqrt(len(y))),
+    }
 
 
 def speedups(protos: dict[str, onnx.ModelProto], x: np.ndarray, batch: int) -> dict[str, dict[str, float]]:
@@ -146,10 +162,15 @@ def compare(name: str, folder: Path, x_fit: np.ndarray, test: tuple[np.ndarray, 
     plain = to_onnx(fresh(), (torch.from_numpy(x_fit[:1]),))
     ways: dict[str, Callable[[], onnx.ModelProto]] = {
         "float32": lambda: plain,
-        "onnxruntime 8 bits": lambda: by_onnx_runtime(plain, x_fit, reduce_range=False),
-        "onnxruntime 7 bits": lambda: by_onnx_runtime(plain, x_fit, reduce_range=True),
+        "onnxruntime 8 bits": lambda: by_onnx_runtime(plain, x_fit, "MinMax"),
+        "onnxruntime 8 bits, percentile": lambda: by_onnx_runtime(plain, x_fit, "Percentile"),
+        "onnxruntime 7 bits": lambda: by_onnx_runtime(plain, x_fit, "MinMax", reduce_range=True),
         "adaptkit auto": lambda: by_adaptkit(fresh(), x_fit),
         "adaptkit auto, learned rounding": lambda: by_adaptkit(fresh(), x_fit, rounding="learned"),
+        "adaptkit 8 bits, learned rounding": lambda: by_adaptkit(fresh(), x_fit, weight_bits=8, rounding="learned"),
+        "adaptkit auto, learned rounding, ends float": lambda: by_adaptkit(
+            fresh(), x_fit, rounding="learned", ignore=ends(fresh())
+        ),
         "adaptkit 7 bits, learned rounding": lambda: by_adaptkit(fresh(), x_fit, weight_bits=7, rounding="learned"),
     }
     if "NNCF_PYTHON" in os.environ:
@@ -161,9 +182,10 @@ def compare(name: str, folder: Path, x_fit: np.ndarray, test: tuple[np.ndarray, 
         protos[way] = quantize()
         seconds[way] = round(time.process_time() - started, 1)
     speed = {batch: speedups(protos, test[0], batch) for batch in ROUNDS}
+    chosen = {way: choices(proto, test[0]) for way, proto in protos.items()}
     return {
         kind: {
-            "accuracy": accuracy(proto, *test),
+            **quality(chosen[kind], chosen["float32"], test[1]),
             "bytes": proto.ByteSize(),
             "cpu_seconds": None if kind.startswith("nncf") else seconds[kind],
             "speedup": {f"b{batch}": speed[batch][kind] for batch in ROUNDS},
@@ -186,7 +208,13 @@ def main() -> None:
         result[name] = {"ways": compare(name, folder, x_fit, test), "machine": machine()}
         path.write_text(json.dumps(result, indent=1) + "\n")
         for way, found in result[name]["ways"].items():
-            print(name, way, found["accuracy"], {batch: ratio["median"] for batch, ratio in found["speedup"].items()})
+            print(
+                name,
+                way,
+                found["accuracy"],
+                found["agreement"],
+                {batch: ratio["median"] for batch, ratio in found["speedup"].items()},
+            )
 
 
 if __name__ == "__main__":

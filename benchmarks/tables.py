@@ -8,11 +8,14 @@ A table stands between <!-- table:NAME --> and <!-- /table --> and is replaced t
 import json
 import re
 import statistics
+import textwrap
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+_FEW, _WIDEST = 4, 300
+"""Of a list, and of a remark in letters: a table cell holds no more."""
 
 
 def main_job() -> str:
@@ -110,15 +113,17 @@ def coverage_peer() -> str:
 def quantization() -> str:
     """Accuracy and latency of integers after training, beside the peers."""
     results: dict[str, Any] = json.loads((RESULTS / "quantization.json").read_text())
-    rows = ["| network | quantizer | top-1, test | lost, points | faster, batch 1 | faster, batch 64 | ONNX file |"]
-    rows.append("|---" * 7 + "|")
+    rows = ["| network | quantizer | top-1 | lost, points | agrees | faster, batch 1 | faster, batch 64 | ONNX file |"]
+    rows.append("|---" * 8 + "|")
     for name, result in results.items():
         exact = result["ways"]["float32"]["accuracy"]
         for way, found in result["ways"].items():
             single, many = (_deciles(found["speedup"][batch]) for batch in ("b1", "b64"))
+            error = f" ± {100 * found['standard_error']:.2f}" if "standard_error" in found else ""
+            agrees = f"{100 * found['agreement']:.2f} %" if "agreement" in found else "–"
             rows.append(
-                f"| {name} | {way} | {100 * found['accuracy']:.2f} % | {100 * (exact - found['accuracy']):.2f} "
-                f"| {single} | {many} | {found['bytes'] / 1e6:.2f} MB |"
+                f"| {name} | {way} | {100 * found['accuracy']:.2f} % | {100 * (exact - found['accuracy']):.2f}{error} "
+                f"| {agrees} | {single} | {many} | {found['bytes'] / 1e6:.2f} MB |"
             )
     return "\n".join([*rows, "", _note(results, "median and deciles of alternating runs", "quantization.py")])
 
@@ -140,9 +145,12 @@ def mixed_precision() -> str:
 def _note(results: dict[str, Any], what: str, script: str) -> str:
     place = next(iter(results.values()))["machine"]
     commits = ", ".join(sorted({result["machine"]["commit"] for result in results.values()}))
-    vnni = "with" if place["vnni"] else "without"
+    without = [name for name, result in results.items() if not result["machine"]["vnni"]]
+    vnni = "with VNNI" if not without else "without VNNI"
+    if 0 < len(without) < len(results):
+        vnni = f"with VNNI ({', '.join(without)}: without)"
     return (
-        f"{place['cores']} cores of {place['cpu']}, {vnni} VNNI; ONNX Runtime {place['onnxruntime']}, one thread; "
+        f"{place['cores']} cores of {place['cpu']}, {vnni}; ONNX Runtime {place['onnxruntime']}, one thread; "
         f"{what}; commit {commits}; `python benchmarks/{script}`."
     )
 
@@ -152,7 +160,10 @@ def _deciles(ratio: dict[str, float]) -> str:
 
 
 def _sign(cell: dict[str, Any] | None) -> str:
-    return "–" if cell is None else "yes" if cell["ok"] else "**no**"
+    if cell is None:
+        return "–"
+    parts = f" ({', '.join(f'`{part}`' for part in cell['parts'])})" if "parts" in cell else ""
+    return f"yes{parts}" if cell["ok"] else f"**no**{parts}"
 
 
 def _tried(table: dict[str, Any], column: str) -> list[dict[str, Any]]:
@@ -165,9 +176,29 @@ def _passed(table: dict[str, Any], column: str) -> str:
 
 
 def _remarks(cells: dict[str, dict[str, Any] | None]) -> str:
-    left = (cells["prune"] or {}).get("left_alone", [])
-    failed = [f"{column}: {cell['error']}" for column, cell in cells.items() if cell and "error" in cell]
-    return "<br>".join(line.replace("|", "\\|") for line in (*left, *failed))
+    left = _first([_short_list(line) for line in (cells["prune"] or {}).get("left_alone", [])])
+    failed = [f"{column}: {_reason(cell)}" for column, cell in cells.items() if cell and not cell["ok"]]
+    lines = (textwrap.shorten(line, _WIDEST, placeholder=" …") for line in (*left, *failed))
+    return "<br>".join(line.replace("|", "\\|") for line in lines)
+
+
+def _reason(cell: dict[str, Any]) -> str:
+    """Say why a cell failed."""
+    if "error" in cell:
+        return str(cell["error"])
+    if not cell.get("trains", True):
+        return "the loss of the training step is not finite"
+    return f"the outputs are {cell['difference']:.2g} apart"
+
+
+def _short_list(line: str) -> str:
+    """Name the first few of the things that a sentence lists after its last colon."""
+    start, colon, listed = line.rpartition(": ")
+    return f"{start}{colon}{', '.join(_first(listed.split(', ')))}" if colon else line
+
+
+def _first(items: list[str]) -> list[str]:
+    return items if len(items) <= _FEW else [*items[:_FEW], f"and {len(items) - _FEW} more"]
 
 
 def load_balanced() -> str:

@@ -92,3 +92,19 @@ def test_surgery_without_training_renews_them(technique):
     context = Context((x[:2],), calibration=(x, y), loss=loss)
     technique.apply(model, context)
     assert any("measured anew" in note for note in context.notes)
+
+
+def test_a_model_of_several_inputs_keeps_them():
+    class Two(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.head = torch.nn.BatchNorm1d(32), torch.nn.Linear(32, 32)
+
+        def forward(self, a, b):
+            return self.head(self.norm(a + b))
+
+    model, x = Two().eval(), torch.randn(64, 32)
+    context = Context((x[:2], x[:2]), calibration=((x, x), torch.zeros(64, dtype=torch.long)))
+    SvdFactorization(macs=0.6, undo_slower=False).apply(model, context)
+    assert any("1 of 1 layers factorized" in note for note in context.notes)
+    assert torch.equal(model.norm.running_mean, torch.zeros(32))

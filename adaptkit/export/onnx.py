@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from adaptkit.errors import ModelError
+from adaptkit.export.capture import BATCH, capture_program
 from adaptkit.export.explain import explain
 from adaptkit.export.held import Held, fill_in, hold_back
 from adaptkit.export.names import name_nodes
@@ -19,7 +20,6 @@ from adaptkit.modes import evaluating
 from adaptkit.quiet import quiet
 from adaptkit.specs import ExportSpec
 
-_BATCH = "batch"
 _DEFAULT = ExportSpec()
 
 
@@ -109,7 +109,7 @@ def _exported(model: nn.Module, example_inputs: tuple[Tensor, ...], opset: int) 
         with evaluating(model), quiet(), torch.inference_mode(False), torch.no_grad():
             if not takes_only_tensors(example_inputs):
                 return trace(model, example_inputs, opset)
-            captured = _capture(model, example_inputs)
+            captured = capture_program(model, example_inputs)
             proto, held = _convert(captured, opset)
     except Exception as error:  # whatever the model's own code or the exporter raises is about this model
         raise ModelError(explain(type(model).__name__, error, captured)) from error
@@ -117,13 +117,6 @@ def _exported(model: nn.Module, example_inputs: tuple[Tensor, ...], opset: int) 
     _name_batch(proto.graph)
     _strip_source_locations(proto)
     return proto, held
-
-
-def _capture(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
-    # A batch of one would be burnt into the graph as a constant.
-    inputs = tuple(x if x.shape[0] > 1 else torch.cat([x, x]) for x in example_inputs)
-    batch = torch.export.Dim(_BATCH, min=1)
-    return torch.export.export(model, inputs, dynamic_shapes=tuple({0: batch} for _ in inputs), strict=False)
 
 
 def _convert(captured: torch.export.ExportedProgram, opset: int) -> tuple[onnx.ModelProto, Held]:
@@ -161,7 +154,7 @@ def _name_batch(graph: onnx.GraphProto) -> None:
     for value in (*graph.input, *graph.output, *graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param:
-                dim.dim_param = dim.dim_param.replace(symbol, _BATCH)
+                dim.dim_param = dim.dim_param.replace(symbol, BATCH)
 
 
 def _strip_source_locations(proto: onnx.ModelProto) -> None:

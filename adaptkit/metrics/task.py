@@ -56,6 +56,8 @@ def evaluate(model: nn.Module, batches: BatchSource, metric: Metric | None = Non
 def first_output(output: Any) -> Tensor:
     """Take the main output: the first element where a model gives several (GoogLeNet, Inception in training).
 
+    One of half precision is returned in single precision, in which losses are to be computed.
+
     Raises:
         ModelError: The output is neither a tensor nor a tuple that begins with one.
     """
@@ -65,7 +67,7 @@ def first_output(output: Any) -> Tensor:
         raise ModelError(
             f"a model gives a tensor, or a tuple that begins with one; this one gives {type(output).__name__}"
         )
-    return output
+    return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -51,9 +51,9 @@ class CaptureError(ModelError):
 
     def __init__(self, path: str, error: Exception) -> None:
         self.path = path
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        sentence = (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
         where = path or "the model itself"
-        super().__init__(f"the model cannot be captured: {where} raised {type(error).__name__}: {first_line}")
+        super().__init__(f"the model cannot be captured: {where} raised {type(error).__name__}: {sentence}")
 
 
 def capture(hollow: nn.Module, inputs: tuple[Any, ...], training: bool, root: str = "") -> Program:

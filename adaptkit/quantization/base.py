@@ -115,17 +115,17 @@ class IntegerQuantization(Quantization):
         """Quantize a model after training; its weights and biases change as the settings say.
 
         Raises:
-            ModelError: The model cannot be captured, or takes several inputs.
+            ModelError: The model cannot be captured, or takes several inputs and is to be trained.
             DataError: The calibration data is missing or empty, does not fit, or gives values that are not finite.
             TargetError: There is no convolution or linear layer to quantize.
         """
         from adaptkit.quantization.equalize import equalize
         from adaptkit.quantization.simulate import QuantizedModel, Simulator, captured_and_folded, described
 
-        if len(context.example_inputs) > 1:
+        if len(context.example_inputs) > 1 and "train" in self.needs:
             raise ModelError(
-                f"{type(model).__name__} takes {len(context.example_inputs)} inputs, and calibration data holds one: "
-                "use quantize.dynamic or quantize.weight_only, which need no data"
+                f"{type(model).__name__} takes {len(context.example_inputs)} inputs, and training data holds one: "
+                "use quantize.static, quantize.dynamic or quantize.weight_only, which do not train"
             )
         model.eval()
         captured = captured_and_folded(model, described(context.example_inputs))

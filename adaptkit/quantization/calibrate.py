@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from adaptkit.errors import DataError
 from adaptkit.quantization.capture import Captured, module_of, observe, reason_of
 from adaptkit.quantization.ranges import Histogram
+from adaptkit.quantization.rectified import Rectifier, rectified_operands
 
 _BATCH = 64
 _BINS = 2048
@@ -18,6 +19,8 @@ _BINS = 2048
 
 def batches(source: Any, limit: int) -> Iterator[tuple[Tensor, ...]]:
     """Yield inputs of at most `limit` samples, in batches.
+
+    For a model of several inputs, x is a tuple or list of them.
 
     Args:
         source: An (x, y) pair of tensors, or anything that yields (x, y) batches.
@@ -30,8 +33,8 @@ def batches(source: Any, limit: int) -> Iterator[tuple[Tensor, ...]]:
         raise DataError("there is no calibration data: give Context(calibration=(x, y))")
     if isinstance(source, Iterator):
         raise DataError("calibration data is read more than once: give (x, y), a list or a DataLoader, not a generator")
-    if isinstance(source, (tuple, list)) and source and isinstance(source[0], Tensor):
-        source = list(torch.split(_input(source), _BATCH))
+    if _is_one_batch(source):
+        source = [(part,) for part in zip(*(torch.split(x, _BATCH) for x in _inputs(source)), strict=True)]
     elif isinstance(source, Tensor) or not isinstance(source, Iterable):
         raise DataError(
             f"calibration data is a pair of tensors (x, y) or a loader of such batches; got {type(source).__name__}"
@@ -39,25 +42,39 @@ def batches(source: Any, limit: int) -> Iterator[tuple[Tensor, ...]]:
     for batch in source:
         if limit <= 0:
             return
-        x = _input(batch)
-        yield (x[:limit],)
-        limit -= len(x)
+        inputs = _inputs(batch)
+        yield tuple(x[:limit] for x in inputs)
+        limit -= len(inputs[0])
 
 
-def _input(batch: Any) -> Tensor:
-    """Take x out of (x, y), or out of what is x alone."""
+def _is_one_batch(source: Any) -> bool:
+    """Tell (x, y) from a list of such batches, whose members are pairs themselves."""
+    if not isinstance(source, (tuple, list)) or not source:
+        return False
+    return isinstance(source[0], Tensor) or (len(source) == 2 and isinstance(source[1], Tensor))
+
+
+def _inputs(batch: Any) -> tuple[Tensor, ...]:
+    """Take x out of (x, y), or out of what is x alone: one tensor, or several of one batch size."""
     parts = batch if isinstance(batch, (tuple, list)) else (batch,)
-    if not 1 <= len(parts) <= 2 or not isinstance(parts[0], Tensor) or not parts[0].dim():
+    inputs = parts[0] if parts and isinstance(parts[0], (tuple, list)) else parts[:1]
+    fits = all(isinstance(x, Tensor) and x.dim() for x in inputs) and len({len(x) for x in inputs}) == 1
+    if not 1 <= len(parts) <= 2 or not fits:
         kinds = ", ".join(type(part).__name__ for part in parts)
         found = f"{type(batch).__name__} of {kinds}" if parts is batch else kinds
-        raise DataError(f"calibration data holds tensors (x, y), batch first, for models of one input; got a {found}")
-    return parts[0]
+        raise DataError(
+            "calibration data holds tensors (x, y), batch first, or ((x1, x2, …), y) for models of several inputs; "
+            f"got a {found}"
+        )
+    return tuple(inputs)
 
 
 def histograms(
     captured: Captured, model: nn.Module, groups: dict[str, str], samples: Callable[[], Iterable[tuple[Tensor, ...]]]
 ) -> dict[str, Histogram]:
     """Count the values of every group of tensors, in two passes: one for the range, one for the bins.
+
+    Of what is added before a ReLU only the part that counts is counted (see `rectified`).
 
     Memory: two figures a tensor in the first pass, 2048 bins a group in the second, whatever the number of samples.
 
@@ -106,6 +123,7 @@ def _pass(
     record: Callable[[fx.Node, Tensor], None],
 ) -> None:
     module = fx.GraphModule(nn.Module(), captured.graph)
+    sums = rectified_operands(captured.graph)
 
     def pick(node: fx.Node, value: Any) -> None:
         if node.name in groups:
@@ -113,10 +131,15 @@ def _pass(
 
     with torch.no_grad():
         for inputs in samples:
+            if len(inputs) != len(captured.inputs):
+                raise DataError(
+                    f"the model takes {len(captured.inputs)} inputs, and a batch of the calibration data holds "
+                    f"{len(inputs)}: give ((x1, x2, …), y) with one tensor an input"
+                )
             try:
-                observe(module, captured.arguments(model, inputs), pick)
+                observe(module, captured.arguments(model, inputs), Rectifier(sums, pick))
             except (RuntimeError, IndexError, TypeError) as error:
-                form = f"{tuple(inputs[0].shape)}, {str(inputs[0].dtype).removeprefix('torch.')}"
+                form = " and ".join(f"{tuple(x.shape)}, {str(x.dtype).removeprefix('torch.')}" for x in inputs)
                 reason = reason_of(error)
                 raise DataError(f"the model does not run on calibration inputs of shape {form}: {reason}") from error
 

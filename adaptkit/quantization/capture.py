@@ -12,6 +12,7 @@ from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
 from adaptkit.errors import ModelError
+from adaptkit.export.capture import capture_program
 from adaptkit.modes import evaluating
 from adaptkit.quiet import quiet
 
@@ -56,13 +57,9 @@ def capture(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Captured:
     Raises:
         ModelError: torch.export refuses the model, or it returns something that is no tensor; says where.
     """
-    # A batch of one would be burnt into the graph as a constant.
-    inputs = tuple(x if x.shape[0] > 1 else torch.cat([x, x]) for x in example_inputs)
-    batch = torch.export.Dim("batch", min=1)
     try:
         with evaluating(model), quiet(), torch.inference_mode(False), torch.no_grad():
-            shapes = tuple({0: batch} for _ in inputs)
-            program = torch.export.export(model, inputs, dynamic_shapes=shapes, strict=False).run_decompositions({})
+            program = capture_program(model, example_inputs).run_decompositions({})
     except Exception as error:  # whatever the model's own code raises is about this model
         raise ModelError(f"{type(model).__name__} cannot be captured: {reason_of(error)}") from error
     _check_outputs(program.graph_module.graph, type(model).__name__)

@@ -37,6 +37,12 @@ class TrainedQuantization(IntegerQuantization):
     )
     fit: FitSettings = FitSettings(learning_rate=0.02, weight_decay=1e-4, schedule="cosine", gradient_clip=5.0)
 
+    def check(self, model: nn.Module) -> list[str]:
+        """Say, too, when training would not see the integers exactly."""
+        half = self.fit.precision != "float32"
+        problem = f"integers are simulated exactly in float32 only: leave out fit.precision={self.fit.precision}"
+        return super().check(model) + ([problem] if half else [])
+
     def train_steps(self, quantized: QuantizedModel, teacher: nn.Module, context: Context) -> QuantizedModel:
         """Train weights and scales; returns the quantized model with what was learnt."""
         from adaptkit.quantization.batch_norm import reestimate

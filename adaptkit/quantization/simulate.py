@@ -255,7 +255,7 @@ def described(example_inputs: tuple[Any, ...]) -> tuple[ExampleInput, ...]:
             found = "a tensor without dimensions" if isinstance(x, Tensor) else f"a {type(x).__name__}"
             raise ModelError(
                 f"quantization takes models whose inputs are tensors, batch first; one of example_inputs is {found}: "
-                "wrap the model in a module that takes tensors"
+                "wrap the model in a module that takes tensors, or quantize a part that does, such as its backbone"
             )
     return tuple(ExampleInput(tuple(x.shape), str(x.dtype).removeprefix("torch.")) for x in example_inputs)
 

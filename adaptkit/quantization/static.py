@@ -17,7 +17,8 @@ class StaticQuantization(IntegerQuantization):
     """Store weights in 8-bit integers and compute on 8-bit integers, with scales found on calibration data.
 
     x ≈ s · (q − z). Weights: int8, symmetric (z = 0), one scale an output channel, of least squared error. Activations:
-    uint8 or int8, asymmetric, one scale a tensor, over the range that `ranges` finds. Biases: int32 with s = s_x · s_w.
+    uint8 or int8, asymmetric, one scale a tensor, over the range that `ranges` finds; what is added before a ReLU gets
+    the range of what the ReLU leaves of it (`rectified`). Biases: int32 with s = s_x · s_w.
     Batch normalization is folded first. The method is that of Jacob et al. 2018 ("Quantization and Training of Neural
     Networks for Efficient Integer-Arithmetic-Only Inference"), sections 2 and 3, without training.
 

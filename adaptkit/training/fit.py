@@ -228,8 +228,10 @@ class _Loop:
 
     def _run(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Give loss and output; where the batch cannot be trained on, say which one it is and why."""
+        half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16")
         try:
-            return self.loss(self.model, x, y)
+            with half:
+                return self.loss(self.model, x, y)
         except (IndexError, RuntimeError, ValueError) as error:
             fault = fault_of_batch(error, self.model, x, y)
             if fault is None:

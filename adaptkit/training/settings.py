@@ -19,6 +19,11 @@ class FitSettings(BaseModel):
     gradient_clip: Annotated[float, Field(gt=0)] | None = Field(None, description="Largest norm of the gradient.")
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="Decay of the averaged weights.")
     channels_last: bool = True
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="What products are computed in; bfloat16 is faster on processors that have it. Weights stay "
+        "float32, and so does the validation.",
+    )
     checkpoint_seconds: Annotated[float, Field(ge=0)] = Field(
         30.0, description="Time between checkpoints inside an epoch, where a workspace is given."
     )

@@ -18,6 +18,7 @@ from adaptkit.quantization import (
     StaticQuantization,
     WeightOnlyQuantization,
 )
+from adaptkit.quantization.calibrate import batches
 from adaptkit.technique import Context
 from tests.quantization.nets import exported, run
 
@@ -115,12 +116,71 @@ def test_what_needs_no_data_takes_several_inputs(technique, x, tmp_path):
     assert torch.equal(load(Sum, tmp_path)(x, other), simulated)
 
 
+class Difference(nn.Module):
+    """Two inputs of different kinds that go through an encoder together and are parted again."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.inner, self.head = nn.Embedding(50, 32), nn.Linear(32, 48), nn.Linear(48, 32)
+
+    def forward(self, x, tokens):
+        joint = torch.relu(self.inner(torch.cat([x, self.words(tokens).mean(1)])))
+        one, two = self.head(joint).chunk(2)
+        return one - two
+
+
 @pytest.mark.parametrize(
-    "kind", [StaticQuantization, QuantizationAwareTraining, MixedPrecision, PartialSumQuantization]
+    "technique",
+    [
+        StaticQuantization(calibration=100),
+        StaticQuantization(calibration=100, rounding="learned", equalize=True),
+        PartialSumQuantization(calibration=100, accumulator_bits=24),
+    ],
+    ids=["static", "learned", "partial sums"],
 )
-def test_several_inputs_cannot_be_calibrated(kind, x):
-    with pytest.raises(ModelError, match=r"Sum takes 2 inputs.*quantize\.dynamic or quantize\.weight_only"):
-        applied(few(kind), Sum(), (x[:1], x[:1]), (x, torch.zeros(16, dtype=torch.long)))
+def test_several_inputs_are_calibrated_together(technique, tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    x, tokens = torch.randn(100, 32, generator=generator), torch.randint(0, 50, (100, 7), generator=generator)
+    data = ((x, tokens), torch.zeros(100))
+    model = Difference().eval()
+    exact = model(x, tokens).detach().numpy()
+    quantized = technique.apply(model, Context(example_inputs=(x[:1], tokens[:1]), calibration=data))
+    simulated = quantized(x, tokens).detach().numpy()
+    assert np.abs(simulated - exact).std() < 0.03 * exact.std()
+    session = ort.InferenceSession(final_onnx(quantized, (x[:1], tokens[:1])).SerializeToString())
+    (found,) = session.run(None, {"input": x.numpy(), "input_1": tokens.numpy()})
+    assert np.abs(found - simulated).max() < 0.05 * exact.std()
+    save(quantized, Difference(), tmp_path)
+    assert np.array_equal(load(Difference, tmp_path)(x, tokens).detach().numpy(), simulated)
+
+
+def test_calibration_data_comes_in_many_forms():
+    x, y = torch.randn(100, 32, generator=torch.Generator().manual_seed(0)), torch.zeros(100)
+    z = x.flip(0)
+    forms = [((x, z), y), [((x, z), y)], [[[x[:50], z[:50]], y[:50]], [[x[50:], z[50:]]]]]
+    found = [list(batches(form, 80)) for form in forms]
+    for inputs in found:
+        whole = [torch.cat(parts) for parts in zip(*inputs, strict=True)]
+        assert torch.equal(whole[0], x[:80])
+        assert torch.equal(whole[1], z[:80])
+
+
+@pytest.mark.parametrize("kind", [QuantizationAwareTraining, MixedPrecision])
+def test_several_inputs_cannot_be_trained_on(kind, x):
+    with pytest.raises(ModelError, match=r"Sum takes 2 inputs, and training data holds one: use quantize\.static"):
+        applied(few(kind), Sum(), (x[:1], x[:1]), ((x, x), torch.zeros(16, dtype=torch.long)))
+
+
+@pytest.mark.parametrize("kind", [StaticQuantization, PartialSumQuantization])
+def test_calibration_data_has_as_many_inputs_as_the_model(kind, x):
+    y = torch.zeros(16)
+    with pytest.raises(DataError, match=r"takes 2 inputs, and a batch of the calibration data holds 1: give \(\(x1"):
+        applied(few(kind), Sum(), (x[:1], x[:1]), (x, y))
+    with pytest.raises(DataError, match=r"takes 1 inputs, and a batch of the calibration data holds 2"):
+        applied(few(kind), Returns(torch.relu), (x[:1],), ((x, x), y))
+    with pytest.raises(DataError, match=r"of shape \(16, 32\), float32 and \(16, 31\), float32: "):
+        applied(few(kind), Sum(), (x[:1], x[:1]), ((x, x[:, :31]), y))
 
 
 @pytest.mark.parametrize("technique", [StaticQuantization(), DynamicQuantization(), WeightOnlyQuantization()])
@@ -172,17 +232,32 @@ INPUTS, TARGETS = torch.zeros(4, 32), torch.zeros(4)
         (5, "a loader of such batches; got int"),
         (INPUTS, "a loader of such batches; got Tensor"),
         (iter([(INPUTS, TARGETS)]), "more than once"),
-        ((INPUTS, INPUTS, TARGETS), "one input; got a tuple of Tensor, Tensor, Tensor"),
-        ([(INPUTS, INPUTS, TARGETS)], "one input; got a tuple of Tensor, Tensor, Tensor"),
-        ([([INPUTS], TARGETS)], "one input; got a tuple of list, Tensor"),
-        ([{"x": INPUTS}], "one input; got a dict"),
+        ((INPUTS, INPUTS, TARGETS), "several inputs; got a tuple of Tensor, Tensor, Tensor"),
+        ([(INPUTS, INPUTS, TARGETS)], "several inputs; got a tuple of Tensor, Tensor, Tensor"),
+        ([([INPUTS, INPUTS[:3]], TARGETS)], "several inputs; got a tuple of list, Tensor"),
+        ([([], TARGETS)], "several inputs; got a tuple of list, Tensor"),
+        ([()], "several inputs; got a tuple of"),
+        ([{"x": INPUTS}], "several inputs; got a dict"),
         (
             (torch.zeros(4, 31), TARGETS),
             r"does not run on .* of shape \(4, 31\), float32: mat1 and mat2",
         ),
         ((INPUTS.long(), TARGETS), r"shape \(4, 32\), int64: mat1 and mat2"),
     ],
-    ids=["none", "number", "tensor", "iterator", "triple", "triples", "lists", "dictionary", "shape", "type"],
+    ids=[
+        "none",
+        "number",
+        "tensor",
+        "iterator",
+        "triple",
+        "triples",
+        "unequal",
+        "nothing",
+        "empty",
+        "dictionary",
+        "shape",
+        "type",
+    ],
 )
 def test_data_that_does_not_fit_is_refused_in_one_sentence(data, message, x):
     with pytest.raises(DataError, match=message) as caught:

@@ -15,6 +15,7 @@ from adaptkit.quantization.learned_step import LearnedSteps, learned_rounding
 from adaptkit.quantization.plan import Accumulator, ExampleInput, Grid, QuantizationPlan
 from adaptkit.quantization.simulate import FakeQuantize, QuantizedModel
 from adaptkit.technique import Context
+from adaptkit.training.settings import FitSettings
 from adaptkit_zoo.digits import resnet_digits
 from tests.quantization.nets import Residual, exported, quantize, run, settled
 from tests.quantization.test_static import digits, trained_digits_net
@@ -233,3 +234,10 @@ def test_any_loss_trains_the_steps(x):
     before = float(loss(learner, x, None)[0].detach())
     fit(learner, (x, torch.zeros(len(x), dtype=torch.long)), epochs=5, loss=loss)
     assert float(loss(learner, x, None)[0].detach()) < 0.5 * before
+
+
+def test_training_in_half_precision_is_refused():
+    technique = QuantizationAwareTraining(fit=FitSettings(precision="bfloat16"))
+    assert technique.check(Residual()) == [
+        "integers are simulated exactly in float32 only: leave out fit.precision=bfloat16"
+    ]

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from adaptkit.distillation.losses import decoupled_loss
 from adaptkit.errors import AdaptkitError, DataError, RunFolderError
 from adaptkit.loading.batches import Batches
+from adaptkit.metrics.task import first_output
 from adaptkit.training.checkpoint import CHECKPOINT, state_sha256
 from adaptkit.training.fit import fit
 from adaptkit.training.losses import supervised
@@ -395,3 +396,32 @@ def test_a_loader_that_ends_too_soon():
 
     with pytest.raises(DataError, match="said it has 9 batches, and ended after 1"):
         fit(net(), Liar([toy()]), epochs=1)
+
+
+def test_bfloat16_is_for_products_only():
+    """Weights, gradients and the loss stay float32; the inner activations do not."""
+    x, y = toy()
+    inner, outputs = [], []
+    model = net()
+    model[0].register_forward_hook(lambda _, __, output: inner.append(output.dtype))
+
+    def loss(trained, x, y):
+        output = first_output(trained(x))
+        outputs.append(output.dtype)
+        return F.cross_entropy(output, y), output
+
+    result = fit(model, (x, y), epochs=30, settings=FitSettings(precision="bfloat16"), loss=loss)
+    assert set(inner) == {torch.bfloat16}
+    assert set(outputs) == {torch.float32}
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert result.train_accuracy > 0.9
+
+
+def test_bfloat16_comes_close_to_float32():
+    ends = []
+    for precision in ("float32", "bfloat16"):
+        model = net()
+        fit(model, toy(), epochs=2, settings=FitSettings(precision=precision, schedule="constant"))
+        ends.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
+    assert not torch.equal(*ends)
+    assert (ends[0] - ends[1]).norm() < 0.05 * ends[0].norm()
