@@ -19,7 +19,7 @@ from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 
 from adaptkit import conditionals, techniques
-from adaptkit.conditional.base import Conditional
+from adaptkit.conditional.base import Conditional, misplaced
 from adaptkit.errors import RecipeError
 from adaptkit.reading.document import Document, read_document
 from adaptkit.reading.explain import check
@@ -154,9 +154,8 @@ def _recipe(document: Document, overrides: Sequence[str]) -> Recipe | None:
 
 def _conditional(document: Document, entries: Any) -> tuple[Conditional, ...]:
     found = read_entries(document, entries, conditionals.CONDITIONALS, "conditional")
-    for index, entry in enumerate(found[1:], start=1):
-        if entry is not None and entry.wraps == "network":
-            document.add(("conditional", index), f"{entry.name} takes a network apart: put it first")
+    for index, problem in misplaced(found):
+        document.add(("conditional", index), problem)
     return tuple(entry for entry in found if entry is not None)
 
 

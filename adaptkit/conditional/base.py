@@ -6,7 +6,7 @@ Modules that define a Conditional import torch inside their methods only: recipe
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
@@ -81,6 +81,13 @@ class Conditional(BaseModel):
             context: As a Technique's.
         """
         raise TypeError(f"{type(self).__name__} defines no wrap()")
+
+
+def misplaced(entries: Sequence[Conditional | None]) -> Iterator[tuple[int, str]]:
+    """Yield the entries of a recipe that cannot be put around what is there, and why; None stands for a wrong one."""
+    for index, entry in enumerate(entries):
+        if index and entry is not None and entry.wraps == "network":
+            yield index, f"{entry.name} takes a network apart: put it first"
 
 
 @contextmanager
