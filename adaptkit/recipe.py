@@ -144,7 +144,7 @@ def _recipe(document: Document, overrides: Sequence[str]) -> Recipe | None:
         data.setdefault("folder", str(document.place(()).folder))
     resolve_references(document, Recipe, data, ())
     steps = read_steps(document, data["steps"], techniques.TECHNIQUES) if "steps" in data else ()
-    wraps = _conditional(document, data.get("conditional", []))
+    wraps = _conditional(document, data.get("conditional", []), steps)
     lists: dict[str, Any] = {key: [] for key in ("steps", "conditional") if key in data}
     recipe, mistakes = check(Recipe, data | lists)
     for mistake in mistakes:
@@ -152,9 +152,9 @@ def _recipe(document: Document, overrides: Sequence[str]) -> Recipe | None:
     return recipe.model_copy(update={"steps": steps, "conditional": wraps}) if isinstance(recipe, Recipe) else None
 
 
-def _conditional(document: Document, entries: Any) -> tuple[Conditional, ...]:
+def _conditional(document: Document, entries: Any, steps: tuple[Technique, ...]) -> tuple[Conditional, ...]:
     found = read_entries(document, entries, conditionals.CONDITIONALS, "conditional")
-    for index, problem in misplaced(found):
+    for index, problem in misplaced(found, steps):
         document.add(("conditional", index), problem)
     return tuple(entry for entry in found if entry is not None)
 

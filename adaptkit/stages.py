@@ -192,7 +192,7 @@ class Run:
         found += order_problems([type(step) for step in steps], TECHNIQUES)
         lines = [f"steps.{index}.{steps[index].name}: {problem}" for index, problem in sorted(found)]
         entries = self.recipe.conditional
-        for index, problem in sorted(wrapping.problems(entries, self.original)):
+        for index, problem in sorted(wrapping.problems(self.recipe, self.original)):
             lines.append(f"conditional.{index}.{entries[index].name}: {problem}")
         if lines:
             raise RecipeError(lines)

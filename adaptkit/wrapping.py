@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from adaptkit.conditional.base import Artifact, Conditional, misplaced
+from adaptkit.conditional.base import Artifact, misplaced
 from adaptkit.conditional.plain import PlainArtifact
 from adaptkit.export.packaging import Packaging
 from adaptkit.export.verify_artifact import certify_artifact, require_artifact
@@ -24,6 +24,7 @@ from adaptkit.runtime.manifest import MANIFEST
 from adaptkit.runtime.model import AdaptedModel
 
 if TYPE_CHECKING:
+    from adaptkit.recipe import Recipe
     from adaptkit.stages import Run
 
 ARTIFACT = "artifact"
@@ -31,10 +32,10 @@ ARTIFACT = "artifact"
 _GIVEN = {"train", "validation", "calibration", "teacher"}
 
 
-def problems(entries: tuple[Conditional, ...], model: nn.Module) -> Iterator[tuple[int, str]]:
-    """Yield everything that is known to be wrong with the entries before any work, each with its number."""
-    yield from misplaced(entries)
-    for index, entry in enumerate(entries):
+def problems(recipe: Recipe, model: nn.Module) -> Iterator[tuple[int, str]]:
+    """Yield everything that is known to be wrong with the conditional entries before any work, with their numbers."""
+    yield from misplaced(recipe.conditional, recipe.steps)
+    for index, entry in enumerate(recipe.conditional):
         yield from ((index, f"needs {need}, which a recipe cannot give") for need in sorted(entry.needs - _GIVEN))
         yield from ((index, problem) for problem in entry.check(model))
 

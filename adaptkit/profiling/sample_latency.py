@@ -19,8 +19,8 @@ from adaptkit.specs import ProfileSpec
 
 _BLOCK = 8
 """Timed calls of one model before it is the next one's turn."""
-_PASSES = 3
-"""Over the samples at least: a call that the machine interrupted is slow in one of them."""
+_PASSES = 5
+"""Over the samples at least: a call that the machine interrupted is slow in one or two of them."""
 _FEWEST = 5
 
 
@@ -90,7 +90,7 @@ def measure_on_samples(
         threads: Threads within an operator.
         batch_size: Samples in a call; where there are fewer, they are given again.
         repeats: Timed calls of each model at least, as far as the time allows.
-        seconds: Time limit of all calls together; five calls in each of three passes are made at any rate.
+        seconds: Time limit of all calls together; five calls in each of five passes are made at any rate.
         seed: Of the order of the blocks.
 
     Raises:

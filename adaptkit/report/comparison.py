@@ -81,7 +81,7 @@ def path_summary(paths: Paths) -> list[str]:
     """Say which way is the slowest, and what wrapping the model brought."""
     lines = [f"slowest way: {paths.slowest or DASH}"]
     for key, ratio in paths.inner_speedup.items():
-        lines.append(f"{speedup_text(ratio)} than the model it was put around, {setting_label(key)}")
+        lines.append(f"against the model it was put around, {setting_label(key)}: {speedup_text(ratio)}")
     return lines
 
 
