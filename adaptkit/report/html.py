@@ -70,7 +70,7 @@ class _Ways:
 
     chart: Markup
     rows: list[tuple[str, ...]]
-    summary: list[str]
+    summary: str
 
 
 def _ways(final: Figures) -> _Ways | None:
@@ -78,7 +78,8 @@ def _ways(final: Figures) -> _Ways | None:
         return None
     chart = share_chart({way.name: way.share for way in final.paths.ways})
     rows = comparison.path_rows(final.paths, final.latency_ms, final.accuracy)
-    return _Ways(chart, rows, comparison.path_summary(final.paths))
+    summary = "; ".join(comparison.path_summary(final.paths))
+    return _Ways(chart, rows, f"{summary[0].upper()}{summary[1:]}.")
 
 
 def _step_charts(report: Report, split: str, accuracies: Sequence[float | None]) -> Iterator[Markup]:
