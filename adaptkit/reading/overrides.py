@@ -9,7 +9,6 @@ from typing import Any
 from adaptkit.reading.document import Document, read_option
 from adaptkit.reading.problem import KeyPath, Place, Problem, dotted, shown
 
-
 _LISTS = {"steps": "technique", "conditional": "kind of conditional computation"}
 """The lists of a recipe whose entries are a name with settings, and what it names."""
 
