@@ -21,7 +21,7 @@ def compress(
     show: Callable[[str], None] | None = None,
     progress: bool = True,
 ) -> Report:
-    """Run a recipe: load, measure the baseline, apply every step, export, verify, profile, report.
+    """Run a recipe: load, measure the baseline, apply every step, wrap, export, verify, profile, report.
 
     Args:
         recipe: What to do; `read_recipe` reads one from a file.
@@ -50,7 +50,11 @@ def compress(
         for index, technique in enumerate(recipe.steps, start=1):
             model, step = run.step(index, technique, model)
             steps.append(step)
-        certificate = run.export(model)
+        if recipe.conditional:
+            wrapped, certificate = run.wrap(model)
+            steps += wrapped
+        else:
+            certificate = run.export(model)
         report = run.report(model, baseline, steps, certificate, started)
     return _judged(report)
 

@@ -19,7 +19,7 @@ from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 
 from adaptkit import conditionals, techniques
-from adaptkit.conditional.base import Conditional
+from adaptkit.conditional.base import Conditional, misplaced
 from adaptkit.errors import RecipeError
 from adaptkit.reading.document import Document, read_document
 from adaptkit.reading.explain import check
@@ -144,7 +144,7 @@ def _recipe(document: Document, overrides: Sequence[str]) -> Recipe | None:
         data.setdefault("folder", str(document.place(()).folder))
     resolve_references(document, Recipe, data, ())
     steps = read_steps(document, data["steps"], techniques.TECHNIQUES) if "steps" in data else ()
-    wraps = _conditional(document, data.get("conditional", []))
+    wraps = _conditional(document, data.get("conditional", []), steps)
     lists: dict[str, Any] = {key: [] for key in ("steps", "conditional") if key in data}
     recipe, mistakes = check(Recipe, data | lists)
     for mistake in mistakes:
@@ -152,11 +152,10 @@ def _recipe(document: Document, overrides: Sequence[str]) -> Recipe | None:
     return recipe.model_copy(update={"steps": steps, "conditional": wraps}) if isinstance(recipe, Recipe) else None
 
 
-def _conditional(document: Document, entries: Any) -> tuple[Conditional, ...]:
+def _conditional(document: Document, entries: Any, steps: tuple[Technique, ...]) -> tuple[Conditional, ...]:
     found = read_entries(document, entries, conditionals.CONDITIONALS, "conditional")
-    for index, entry in enumerate(found[1:], start=1):
-        if entry is not None and entry.wraps == "network":
-            document.add(("conditional", index), f"{entry.name} takes a network apart: put it first")
+    for index, problem in misplaced(found, steps):
+        document.add(("conditional", index), problem)
     return tuple(entry for entry in found if entry is not None)
 
 

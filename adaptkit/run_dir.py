@@ -46,7 +46,8 @@ class RunFolder:
         return lock.read_text(encoding="utf-8") if lock.is_file() else None
 
     def write(self, name: str, content: bytes | str) -> None:
-        """Write a file of the folder, whole or not at all."""
+        """Write a file of the folder, whole or not at all; `name` may lie in a folder of its own."""
+        _make((self.path / name).parent)
         write_atomically(self.path / name, content)
 
     def step(self, index: int, name: str) -> StepFolder:
@@ -81,9 +82,19 @@ class StepFolder:
         """Make the folder and give its path."""
         return _make(self.path)
 
-    def mark_done(self, facts: dict[str, Any]) -> None:
-        """Record that everything of this step is on the disk, and drop its workspace."""
+    def make_empty(self, name: str) -> Path:
+        """Make a folder inside that holds nothing of an earlier attempt."""
+        shutil.rmtree(self.path / name, ignore_errors=True)
+        return _make(self.path / name)
+
+    def mark_done(self, facts: dict[str, Any], drop_workspace: bool = True) -> None:
+        """Record that everything of this step is on the disk, and drop its workspace unless others still need it."""
         write_atomically(_make(self.path) / _DONE, json.dumps(facts, indent=1, sort_keys=True) + "\n")
+        if drop_workspace:
+            self.drop_workspace()
+
+    def drop_workspace(self) -> None:
+        """Remove what a step needs to go on in its middle."""
         shutil.rmtree(self.path / "work", ignore_errors=True)
 
 

@@ -130,9 +130,10 @@ class GateSpec(Section):
         None, description="Test accuracy lost, as a share: 0.01 is one point."
     )
     min_speedup: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="ONNX Runtime latency ratio at the first thread count and batch size."
+        None,
+        description="ONNX Runtime latency ratio at the first thread count and batch size; of means where conditional.",
     )
-    max_bytes: PositiveInt | None = Field(None, description="Size of model.onnx.")
+    max_bytes: PositiveInt | None = Field(None, description="Size of the file, or of all files where conditional.")
     max_latency_ms: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="p50 at the first thread count and batch size."
+        None, description="p50 at the first thread count and batch size; the mean where conditional."
     )

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adaptkit import gates, lock
+from adaptkit import gates, lock, wrapping
 from adaptkit.errors import RecipeError
 from adaptkit.export.onnx import export_onnx
 from adaptkit.export.sparse_notes import sparse_notes
@@ -30,7 +30,7 @@ from adaptkit.progress import Progress, Silent, TerminalProgress
 from adaptkit.pruning.masks import lost_zeros, zeros
 from adaptkit.recipe import Recipe, dump_recipe, parse_recipe
 from adaptkit.report import html, text
-from adaptkit.report.schema import Certificate, Figures, Report, Step
+from adaptkit.report.schema import Certificate, Figures, Percentiles, Report, Step
 from adaptkit.run_dir import LOCK, REPORT, RunFolder, StepFolder
 from adaptkit.technique import Context, Technique
 from adaptkit.techniques import TECHNIQUES
@@ -83,7 +83,7 @@ class Run:
             self._export(self.original, self.folder.path / "baseline.onnx")
             done = {"figures": self._figures(self.original, self.folder.path / "baseline.onnx").model_dump()}
             folder.mark_done(done)
-        return self._build(), self._baseline_figures()
+        return self._build(), self.baseline_figures()
 
     def step(self, index: int, technique: Technique, model: nn.Module) -> tuple[nn.Module, Step]:
         """Apply one technique, or take up what an earlier process finished; the model comes from disk either way."""
@@ -92,7 +92,7 @@ class Run:
         if done is None:
             done = self._apply(index, technique, model, folder)
         step = Step.model_validate(done)
-        self.show(text.render_step(step, self._baseline_figures()))
+        self.show(text.render_step(step, self.baseline_figures()))
         return load(self._build, folder.path), step
 
     def export(self, model: nn.Module) -> Certificate:
@@ -100,28 +100,36 @@ class Run:
         path = self.folder.path / "model.onnx"
         self._take_last_file(model)
         save(model, self.original, self.folder.path)
-        certificate = certify(model, path, self.data.test, spec=self.recipe.export, example_inputs=self._example())
+        certificate = certify(model, path, self.data.test, spec=self.recipe.export, example_inputs=self.example())
         self.folder.write("certificate.json", certificate.model_dump_json(indent=1) + "\n")
         require(certificate)
         self.notes += sparse_notes(float_model(model), path)
         return certificate
 
+    def wrap(self, model: nn.Module) -> tuple[list[Step], Certificate]:
+        """Put what the recipe's `conditional` says around the model, and hold that against PyTorch."""
+        return wrapping.wrap(self, model)
+
+    def plain_file(self) -> Path:
+        """Give the file of the model that the steps have left."""
+        if not self.recipe.steps:
+            return self.folder.path / "baseline.onnx"
+        return self.folder.step(len(self.recipe.steps), self.recipe.steps[-1].name).path / "model.onnx"
+
     def report(
         self, model: nn.Module, baseline: Figures, steps: list[Step], certificate: Certificate, started: float
     ) -> Report:
         """Read the test split for the baseline and the steps, and write report.json and report.html."""
-        first, last = self.folder.path / "baseline.onnx", self.folder.path / "model.onnx"
-        # Measured anew side by side: the baseline's own latency is of an earlier hour of a noisy machine.
-        before, after = compare([first, last], self.recipe.profile)
+        first, last = self.folder.path / "baseline.onnx", self.plain_file()
         tested = [
-            step.model_copy(update={"figures": self._tested(step.figures, self._step_accuracy(index, step))})
+            step.model_copy(update={"figures": self._tested(step.figures, self._step_accuracy(index, certificate))})
             for index, step in enumerate(steps, start=1)
         ]
         final = self._tested(tested[-1].figures if tested else baseline, certificate.accuracy_onnx)
-        final = final.model_copy(update={"latency_ms": after.latency_ms, "speedup": after.speedup})
+        final, before = self._side_by_side(final, certificate)
         baseline = self._tested(baseline, file_accuracy(first, self.data.test))
-        baseline = baseline.model_copy(update={"latency_ms": before.latency_ms})
-        table = layer_table(self.original, model, self._example(), first, last)
+        baseline = baseline.model_copy(update={"latency_ms": before})
+        table = layer_table(self.original, model, self.example(), first, last)
         report = Report(
             name=self.recipe.name,
             baseline=baseline,
@@ -146,7 +154,7 @@ class Run:
     def _apply(self, index: int, technique: Technique, model: nn.Module, folder: StepFolder) -> dict[str, Any]:
         started = time.monotonic()
         torch.manual_seed(self.recipe.seed + index)
-        context = self._context(technique.name, folder)
+        context = self.context(technique.name, folder)
         before = zeros(float_model(model))
         model = technique.apply(model, context)
         save(model, self.original, folder.make())
@@ -164,10 +172,11 @@ class Run:
         folder.mark_done(done)
         return done
 
-    def _context(self, label: str, folder: StepFolder) -> Context:
+    def context(self, label: str, folder: StepFolder) -> Context:
+        """Give what a technique sees, with its workspace in its step's folder."""
         bar: Progress = TerminalProgress(label) if self.progress else Silent()
         return Context(
-            example_inputs=self._example(),
+            example_inputs=self.example(),
             train=self.data.train,
             validation=self.data.validation,
             calibration=self.data.calibration,
@@ -181,8 +190,12 @@ class Run:
         steps = self.recipe.steps
         found = [(index, problem) for index, step in enumerate(steps) for problem in step.check(self.original)]
         found += order_problems([type(step) for step in steps], TECHNIQUES)
-        if found:
-            raise RecipeError([f"steps.{index}.{steps[index].name}: {problem}" for index, problem in sorted(found)])
+        lines = [f"steps.{index}.{steps[index].name}: {problem}" for index, problem in sorted(found)]
+        entries = self.recipe.conditional
+        for index, problem in sorted(wrapping.problems(self.recipe, self.original)):
+            lines.append(f"conditional.{index}.{entries[index].name}: {problem}")
+        if lines:
+            raise RecipeError(lines)
 
     def _write_lock(self) -> None:
         text = dump_recipe(self.recipe.model_copy(update={"lock": self.facts}))
@@ -196,7 +209,7 @@ class Run:
     def _export(self, model: nn.Module, path: Path) -> None:
         export_onnx(
             model,
-            self._example(),
+            self.example(),
             path,
             spec=self.recipe.export,
             labels=self.data.labels,
@@ -206,7 +219,7 @@ class Run:
         )
 
     def _figures(self, model: nn.Module, path: Path) -> Figures:
-        measured = figures(model, self._example(), path, self.folder.path / "baseline.onnx", self.recipe.profile)
+        measured = figures(model, self.example(), path, self.folder.path / "baseline.onnx", self.recipe.profile)
         accuracy = file_accuracy(path, self.data.validation)
         return measured.model_copy(update={"validation_accuracy": accuracy})
 
@@ -215,8 +228,7 @@ class Run:
         if not self.recipe.steps:
             self._export(model, self.folder.path / "model.onnx")
             return
-        step = self.folder.step(len(self.recipe.steps), self.recipe.steps[-1].name)
-        for file in step.path.glob("model.onnx*"):
+        for file in self.plain_file().parent.glob("model.onnx*"):
             self.folder.write(file.name, file.read_bytes())
 
     def _tested(self, measured: Figures, accuracy: float) -> Figures:
@@ -225,16 +237,35 @@ class Run:
         value = epr(wrong, samples, measured.energy_mj, self.recipe.profile.epr_alpha)
         return measured.model_copy(update={"accuracy": accuracy, "epr": value})
 
-    def _baseline_figures(self) -> Figures:
+    def baseline_figures(self) -> Figures:
+        """Give what was measured of the model before any step."""
         done = self.folder.step(0, "baseline").read_done() or {}
         return Figures.model_validate(done["figures"])
 
-    def _step_accuracy(self, index: int, step: Step) -> float:
-        return file_accuracy(self.folder.step(index, step.name).path / "model.onnx", self.data.test)
+    def _side_by_side(self, final: Figures, certificate: Certificate) -> tuple[Figures, dict[str, Percentiles]]:
+        """Measure baseline and result anew, alternately: what was measured before is of an earlier, noisy hour."""
+        if self.recipe.conditional:
+            final, seen = wrapping.tested(self, final, certificate)
+            return final, seen.latency_ms
+        files = [self.folder.path / "baseline.onnx", self.folder.path / "model.onnx"]
+        before, after = compare(files, self.recipe.profile)
+        measured = {"latency_ms": after.latency_ms, "speedup": after.speedup}
+        return final.model_copy(update=measured), before.latency_ms
 
-    def _example(self) -> tuple[Tensor, ...]:
+    def _step_accuracy(self, index: int, certificate: Certificate) -> float:
+        steps, entries = self.recipe.steps, self.recipe.conditional
+        if index <= len(steps):
+            return file_accuracy(self.folder.step(index, steps[index - 1].name).path / "model.onnx", self.data.test)
+        if index == len(steps) + len(entries):
+            return certificate.accuracy_onnx
+        folder = wrapping.step_folder(self, index - len(steps) - 1).path / wrapping.ARTIFACT
+        return file_accuracy(folder, self.data.test)
+
+    def example(self) -> tuple[Tensor, ...]:
+        """Give the inputs of one call: two calibration samples."""
         x, _ = next(iter(self.data.calibration.with_batch_size(2)))
-        return (x,)
+        # Images come with their channels last in memory, and pooling over such is captured as a dozen index operations.
+        return (x.clone(memory_format=torch.contiguous_format),)
 
     def _build(self) -> nn.Module:
         return copy.deepcopy(self.original)

@@ -26,6 +26,10 @@ debug_option = click.option("--debug", is_flag=True, expose_value=False, help="S
 
 data_option_help = "digits, npz:FILE, imagefolder:PATH, torchvision:NAME, or a recipe whose data is used."
 
+model_data_option = click.option(
+    "--data", metavar="SPEC", help=f"Real samples, which a conditional model needs: {data_option_help}"
+)
+
 threads_option = click.option(
     "--threads",
     multiple=True,

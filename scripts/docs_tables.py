@@ -1,14 +1,19 @@
 """A hook of mkdocs: tables of settings are made from the classes, so that no page can drift from them.
 
 In a page, `<!-- settings: module:Class -->` becomes a table of that class's settings, `<!-- include: FILE -->` the text
-of a file of the repository, and `<!-- techniques -->` a section for every technique there is.
+of a file of the repository, `<!-- techniques -->` a section for every technique there is, and `<!-- conditional -->`
+one for every kind of conditional computation.
 """
 
 import re
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
+from adaptkit.conditionals import CONDITIONALS
 from adaptkit.techniques import TECHNIQUES
 from adaptkit_cli.settings import settings_of
 
@@ -19,18 +24,19 @@ _INCLUDE = re.compile(r"<!-- include: ([\w./-]+) -->")
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Replace the marks of a page; mkdocs calls this with the text of every page."""
-    markdown = markdown.replace("<!-- techniques -->", technique_sections())
+    markdown = markdown.replace("<!-- techniques -->", sections(TECHNIQUES))
+    markdown = markdown.replace("<!-- conditional -->", sections(CONDITIONALS))
     with_files = _INCLUDE.sub(lambda mark: (_ROOT / mark[1]).read_text(encoding="utf-8"), markdown)
     return _SETTINGS.sub(lambda mark: settings_table(mark[1], mark[2]), with_files)
 
 
-def technique_sections() -> str:
-    """Write the docstring and the settings of every technique in the table."""
-    sections = []
-    for name, technique in TECHNIQUES.items():
-        place = f"{technique.__module__}:{technique.__name__}"
-        sections += [f"## `{name}`", f"::: {place.replace(':', '.')}", f"<!-- settings: {place} -->"]
-    return "\n\n".join(sections)
+def sections(table: Mapping[str, type[BaseModel]]) -> str:
+    """Write the docstring and the settings of everything in a table."""
+    written = []
+    for name, kind in table.items():
+        place = f"{kind.__module__}:{kind.__name__}"
+        written += [f"## `{name}`", f"::: {place.replace(':', '.')}", f"<!-- settings: {place} -->"]
+    return "\n\n".join(written)
 
 
 def settings_table(module: str, name: str) -> str:

@@ -343,6 +343,15 @@ def test_an_override_may_replace_a_step_a_section_or_a_list_entry():
     assert recipe.profile.threads == (1, 4)
 
 
+def test_overrides_reach_into_conditional_entries():
+    overrides = ["conditional=[early_exit]", "conditional.0.exits=1", "conditional.0.early_exit.epochs=2"]
+    assert parse_recipe(GOOD, overrides=overrides).conditional == (EarlyExit(exits=1, epochs=2),)
+    message = "--set conditional.0.exit=1: conditional.0.early_exit.exit: unknown key 'exit'; did you mean 'exits'?"
+    assert problems(GOOD, "conditional=[early_exit]", "conditional.0.exit=1") == [message]
+    message = "--set conditional.0.x=1: conditional.0 is 7, not one kind of conditional computation with its settings"
+    assert message in problems(GOOD, "conditional=[7]", "conditional.0.x=1")
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

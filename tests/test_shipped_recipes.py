@@ -56,10 +56,16 @@ def world(tmp_path, monkeypatch) -> Path:
 
 
 def _overrides(name: str) -> list[str]:
-    steps = read_recipe(RECIPES / f"{name}.yaml").steps
-    epochs = [f"steps.{i}.epochs=0.5" for i, step in enumerate(steps) if "epochs" in type(step).model_fields]
+    recipe = read_recipe(RECIPES / f"{name}.yaml")
+    short = [
+        f"{section}.{i}.{key}={value}"
+        for section, entries in (("steps", recipe.steps), ("conditional", recipe.conditional))
+        for i, entry in enumerate(entries)
+        for key, value in (("epochs", 0.5), ("max_accuracy_drop", 1))
+        if key in type(entry).model_fields
+    ]
     own = ["model.weights=null", "data.size=64"] if name == "resnet18-imagenet" else []
-    return [*FEW, *epochs, *own]
+    return [*FEW, *short, *own]
 
 
 @pytest.mark.slow
@@ -67,7 +73,7 @@ def _overrides(name: str) -> list[str]:
 def test_runs_to_the_end(name: str, world: Path):
     recipe = read_recipe(RECIPES / f"{name}.yaml", _overrides(name))
     report = compress(recipe, world / "run", progress=False)
-    assert len(report.steps) == len(recipe.steps)
+    assert len(report.steps) == len(recipe.steps) + len(recipe.conditional)
     assert report.final.bytes < report.baseline.bytes
     assert report.certificate.passed
 

@@ -1,1 +1,5 @@
 """Models that spend little on easy inputs."""
+
+from adaptkit.conditional.early_exit import EarlyExit
+
+__all__ = ["EarlyExit"]

@@ -6,14 +6,14 @@ Modules that define a Conditional import torch inside their methods only: recipe
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from adaptkit.technique import Context
+from adaptkit.technique import Context, Form, Technique
 
 if TYPE_CHECKING:
     import onnx
@@ -67,6 +67,11 @@ class Conditional(BaseModel):
     wraps: ClassVar[Literal["network", "artifact"]] = "artifact"
     """Whether it takes a network apart, so that nothing conditional may be around that yet, or whatever runs."""
 
+    @property
+    def refuses(self) -> Mapping[Form, str]:
+        """What steps must not have made of the model, each with the reason."""
+        return {}
+
     def check(self, model: nn.Module) -> list[str]:
         """List every reason why these settings do not fit this model, without changing or running it."""
         del model
@@ -81,6 +86,24 @@ class Conditional(BaseModel):
             context: As a Technique's.
         """
         raise TypeError(f"{type(self).__name__} defines no wrap()")
+
+
+def misplaced(entries: Sequence[Conditional | None], steps: Sequence[Technique]) -> Iterator[tuple[int, str]]:
+    """Yield the entries of a recipe that cannot be put around what is there, each with the reason.
+
+    Args:
+        entries: Of the recipe; None for one that could not be read.
+        steps: What comes before them.
+    """
+    made = {form: step.name for step in steps for form in step.leaves}
+    for index, entry in enumerate(entries):
+        if entry is None:
+            continue
+        if index and entry.wraps == "network":
+            yield index, f"{entry.name} takes a network apart: put it first"
+        for form, reason in entry.refuses.items():
+            if form in made:
+                yield index, f"cannot be put around what {made[form]} leaves: {reason}"
 
 
 @contextmanager

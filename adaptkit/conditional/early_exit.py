@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
@@ -12,7 +13,8 @@ from adaptkit.conditional.base import Artifact, Conditional
 from adaptkit.errors import DataError, ModelError
 from adaptkit.export.rule import Rule
 from adaptkit.quantization import StaticQuantization
-from adaptkit.technique import Context
+from adaptkit.reading.problem import hint
+from adaptkit.technique import Context, Form
 from adaptkit.training.settings import FitSettings
 
 if TYPE_CHECKING:
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from adaptkit.conditional.thresholds import Outcome
     from adaptkit.export.compose import StageNames
     from adaptkit.export.packaging import Packaging
+
+
+_FLOAT = "exits train in float: say with quantize: how the stages are to become integers again"
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,17 @@ class EarlyExit(Conditional):
     single_file: bool = False
     """Write one ONNX file, whose batch leaves as a whole, in place of a file for every stage."""
 
+    @property
+    def refuses(self) -> Mapping[Form, str]:
+        """Integers, unless it is told how to make them again."""
+        return {} if self.quantize is not None else {"quantized": _FLOAT}
+
+    def check(self, model: nn.Module) -> list[str]:
+        """List the exits that are no modules of the model."""
+        known = dict(model.named_modules())
+        named = self.exits if isinstance(self.exits, tuple) else ()
+        return [f"exits: {path!r} is no module of the model{hint(path, known)}" for path in named if path not in known]
+
     def wrap(self, inner: Artifact, original: nn.Module, context: Context) -> Exits:
         """Train exits into a network, and find their thresholds."""
         from adaptkit.conditional.plain import PlainArtifact
@@ -166,10 +182,7 @@ class EarlyExit(Conditional):
             raise DataError(f"{self.name} needs training data: give Context(train=...)")
         if isinstance(model, QuantizedModel):
             if self.quantize is None:
-                raise ModelError(
-                    f"{self.name} trains in float, and the model is quantized: say with quantize: "
-                    "how the stages are to become integers again"
-                )
+                raise ModelError(f"the model is quantized: {_FLOAT}")
             model = model.model
         joint = self.training == "joint"
         network = ExitNetwork(model, self._heads(model, context), frozen=not joint)

@@ -110,7 +110,7 @@ def require(certificate: Certificate) -> None:
 
 
 @dataclass
-class _Sums:
+class Sums:
     """Running sums over the test split; `error` is |file - PyTorch| of a logit."""
 
     samples: int = 0
@@ -125,9 +125,11 @@ class _Sums:
 
     @property
     def agreement(self) -> float:
-        return self.same / self.samples
+        """Share of samples with the same top-1 class; 0 where nothing was compared."""
+        return self.same / self.samples if self.samples else 0.0
 
     def add(self, ours: Array, theirs: Array, target: Array) -> None:
+        """Add the logits of the file and of PyTorch for some samples."""
         error = np.abs(ours.astype(np.float64) - theirs)
         self.finite = self.finite and bool(np.isfinite(error).all())
         self.samples += len(target)
@@ -142,8 +144,8 @@ class _Sums:
 
 def _compare_outputs(
     model: nn.Module, file: AdaptedModel, batches: Iterable[tuple[Tensor, Tensor]]
-) -> tuple[_Sums, Tensor]:
-    sums = _Sums()
+) -> tuple[Sums, Tensor]:
+    sums = Sums()
     probe: Tensor | None = None
     for x, y in batches:
         probe = x if probe is None else probe
@@ -176,11 +178,11 @@ def without_markers(proto: onnx.ModelProto) -> onnx.ModelProto:
     return proto
 
 
-def _all_within(tolerance: float, errors: dict[str, float], sums: _Sums) -> bool:
+def _all_within(tolerance: float, errors: dict[str, float], sums: Sums) -> bool:
     return all(error <= tolerance for error in (*errors.values(), *sums.relative))
 
 
-def _notes(quantized: bool, sums: _Sums, spec: ExportSpec, path: Path) -> list[str]:
+def _notes(quantized: bool, sums: Sums, spec: ExportSpec, path: Path) -> list[str]:
     if quantized:
         judged = f"judged by top-1 agreement with the PyTorch simulation, at least {spec.min_agreement:.1%}"
         against = "layer errors are against the float graph: they show what quantization costs"

@@ -68,15 +68,36 @@ def energy_per_inference(
     Raises:
         ModelError: The file cannot be run.
     """
-    zones = package_zones(powercap)
+
+    def prepare() -> Callable[[], object]:
+        session = open_session(path, threads)
+        feeds = random_feeds(session, batch_size, 0, path.name)
+        return lambda: session.run(None, feeds)
+
+    return energy_of_calls(prepare, batch_size, seconds, powercap) or estimate(graph_cost(read_model(path)))
+
+
+def energy_of_calls(
+    prepare: Callable[[], Callable[[], object]], samples: int = 1, seconds: float = 1.0, powercap: Path = POWERCAP
+) -> Energy | None:
+    """Measure the energy of one sample with a counter of this machine; None where it has none.
+
+    Args:
+        prepare: Gives what makes one call; not used where there is no counter.
+        samples: In a call.
+        seconds: Length of the window, and of the idle one.
+        powercap: Where Linux shows its energy counters.
+    """
+    zones, nvml = package_zones(powercap), None
+    if not zones and (nvml := find_nvml()) is None:
+        return None
+    work = prepare()
+    work()
+    millijoules, runs = net_energy(nvml or Rapl(zones), work, seconds)
+    spent = millijoules / (runs * samples)
     if zones:
-        details = f"RAPL, {len(zones)} package zones, idle power subtracted"
-        return Energy(_measured(Rapl(zones), path, batch_size, threads, seconds), "rapl", details)
-    nvml = find_nvml()
-    if nvml is not None:
-        details = "NVML, GPU 0, idle power subtracted"
-        return Energy(_measured(nvml, path, batch_size, threads, seconds), "nvml", details)
-    return estimate(graph_cost(read_model(path)))
+        return Energy(spent, "rapl", f"RAPL, {len(zones)} package zones, idle power subtracted")
+    return Energy(spent, "nvml", "NVML, GPU 0, idle power subtracted")
 
 
 def estimate(cost: GraphCost) -> Energy:
@@ -164,7 +185,7 @@ def find_nvml() -> Nvml | None:
     return Nvml(importlib.import_module("pynvml"))
 
 
-def net_energy(counter: Counter, work: Callable[[], None], seconds: float) -> tuple[float, int]:
+def net_energy(counter: Counter, work: Callable[[], object], seconds: float) -> tuple[float, int]:
     """Run work for a while and give (millijoules above idle, number of runs).
 
     Args:
@@ -181,14 +202,6 @@ def net_energy(counter: Counter, work: Callable[[], None], seconds: float) -> tu
         runs += 1
     used = counter.read() - before
     return max(used - idle_power * (time.perf_counter() - start), 0.0), runs
-
-
-def _measured(counter: Counter, path: Path, batch_size: int, threads: int, seconds: float) -> float:
-    session = open_session(path, threads)
-    feeds = random_feeds(session, batch_size, 0, path.name)
-    session.run(None, feeds)
-    millijoules, runs = net_energy(counter, lambda: session.run(None, feeds), seconds)
-    return millijoules / (runs * batch_size)
 
 
 def _readable(path: Path) -> bool:

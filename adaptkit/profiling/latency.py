@@ -99,7 +99,7 @@ def measure(
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     runs = [_run(path, threads, batch_size, seed) for path in paths]
     samples: list[list[int]] = [[] for _ in runs]
-    with _no_garbage_collection():
+    with no_garbage_collection():
         for _ in _for_a_while(warmup, seconds / 4, fewest=1):
             for session, feeds in runs:
                 session.run(None, feeds)
@@ -193,7 +193,8 @@ def _for_a_while(times: int, seconds: float, fewest: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
+    """Keep Python's garbage collector off for as long as the context lasts."""
     enabled = gc.isenabled()
     gc.disable()
     try:

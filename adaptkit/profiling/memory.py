@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from adaptkit.errors import ModelError
@@ -13,14 +14,14 @@ _SECONDS = 300
 _SCRIPT = """
 import pathlib, resource, sys
 import numpy, onnxruntime
-path, batch = sys.argv[1], int(sys.argv[2])
+batch, *paths = int(sys.argv[1]), *sys.argv[2:]
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = options.inter_op_num_threads = 1
 options.log_severity_level = 3
-session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+sessions = [onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]) for path in paths]
 types = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(uint8)": "uint8", "tensor(int64)": "int64"}
-feeds = {x.name: numpy.zeros((batch, *x.shape[1:]), types[x.type]) for x in session.get_inputs()}
-for _ in range(2):
+for session in 2 * sessions:
+    feeds = {x.name: numpy.zeros((batch, *x.shape[1:]), types[x.type]) for x in session.get_inputs()}
     session.run(None, feeds)
 status = pathlib.Path("/proc/self/status")
 if status.exists():
@@ -31,7 +32,7 @@ else:
 """
 
 
-def peak_memory(path: Path, batch_size: int = 1) -> int:
+def peak_memory(path: Path, batch_size: int = 1, others: Sequence[Path] = ()) -> int:
     """Measure the peak resident memory of a fresh process that loads a file and runs it twice, in bytes.
 
     Nothing is subtracted: Python, numpy and ONNX Runtime themselves are in it, about the same for every file.
@@ -39,11 +40,12 @@ def peak_memory(path: Path, batch_size: int = 1) -> int:
     Args:
         path: An ONNX file.
         batch_size: Samples in a call.
+        others: Files that are loaded with it, and run as well: the other networks of a conditional model.
 
     Raises:
         ModelError: The process failed; its last words are in the message.
     """
-    command = [sys.executable, "-P", "-c", _SCRIPT, str(path), str(batch_size)]
+    command = [sys.executable, "-P", "-c", _SCRIPT, str(batch_size), *map(str, (path, *others))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)  # noqa: S603
     if done.returncode != 0:
         words = done.stderr.strip().splitlines()

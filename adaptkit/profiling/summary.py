@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from pathlib import Path
 
-import onnx
 import torch
 from torch import Tensor, nn
 
@@ -18,15 +16,13 @@ from adaptkit.profiling.graph import graph_cost
 from adaptkit.profiling.latency import compare
 from adaptkit.profiling.layer_table import LayerTable, layer_table
 from adaptkit.profiling.memory import peak_memory
-from adaptkit.profiling.parameters import count_parameters
+from adaptkit.profiling.parameters import count_parameters, graph_constants
 from adaptkit.report.schema import Figures
 from adaptkit.specs import ProfileSpec
 
 __all__ = ["LayerTable", "figures", "layer_table", "profile_file"]
 
 _IMAGE = (3, 224, 224)
-_GRID_INPUTS = slice(1, 3)
-"""Where Q and DQ nodes take scale and zero point."""
 
 
 def figures(
@@ -105,19 +101,7 @@ def _measure(path: Path, baseline: Path, profile: ProfileSpec, parameters: int) 
 
 def count_constants(path: Path) -> int:
     """Count the values of the constants that are no shapes, scales or zero points."""
-    graph = read_model(path, weights_beside=False).graph
-    grids = {
-        name
-        for node in graph.node
-        if node.op_type.endswith("quantizeLinear") or node.op_type == "QuantizeLinear"
-        for name in node.input[_GRID_INPUTS]
-    }
-    shapes = (onnx.TensorProto.INT64, onnx.TensorProto.BOOL)
-    return sum(
-        math.prod(tensor.dims)
-        for tensor in graph.initializer
-        if tensor.dims and tensor.data_type not in shapes and tensor.name not in grids
-    )
+    return graph_constants(read_model(path, weights_beside=False).graph)
 
 
 def _torchvision(name: str) -> tuple[nn.Module, tuple[int, ...]]:

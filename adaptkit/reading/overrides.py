@@ -9,6 +9,9 @@ from typing import Any
 from adaptkit.reading.document import Document, read_option
 from adaptkit.reading.problem import KeyPath, Place, Problem, dotted, shown
 
+_LISTS = {"steps": "technique", "conditional": "kind of conditional computation"}
+"""The lists of a recipe whose entries are a name with settings, and what it names."""
+
 
 class _NoSuchPathError(Exception):
     """The path leads into something that has no keys, or to a position that is not there."""
@@ -19,8 +22,8 @@ def apply_overrides(document: Document, overrides: Iterable[str]) -> None:
 
     Args:
         document: A recipe; a mapping.
-        overrides: Each `path=value`: keys and positions joined by dots, and a YAML value. After `steps.N` comes a key
-            of the technique's settings; the technique's name may be written between.
+        overrides: Each `path=value`: keys and positions joined by dots, and a YAML value. After `steps.N` or
+            `conditional.N` comes a key of the settings there; the name they belong to may be written between.
 
     Example:
         >>> from adaptkit.reading.document import read_document
@@ -52,8 +55,8 @@ def _open(document: Document, keys: str, place: Place) -> tuple[Any, KeyPath]:
         path = (*path, _key(here, path, token))
         if not more:
             return here, path
-        if len(path) == 2 and path[0] == "steps":
-            name = _open_step(here, path)
+        if len(path) == 2 and path[0] in _LISTS:
+            name = _open_entry(here, path)
             if keys == name:
                 return here[path[-1]], (*path, name)
             keys = keys.removeprefix(f"{name}.")
@@ -75,13 +78,13 @@ def _key(container: Any, path: KeyPath, token: str) -> str | int:
     raise _NoSuchPathError(f"{dotted(path)} has {len(container)} entries, counted from 0; got {token!r}")
 
 
-def _open_step(steps: Any, path: KeyPath) -> str:
-    """Write a step as a name with a mapping of settings, in place, and return the name."""
-    step = steps[path[-1]]
-    if isinstance(step, str):
-        step = {step: None}
-    if not isinstance(step, dict) or len(step) != 1:
-        raise _NoSuchPathError(f"{dotted(path)} is {shown(step)}, not one technique with its settings")
-    name, settings = next(iter(step.items()))
-    steps[path[-1]] = {name: {} if settings is None else settings}
+def _open_entry(entries: Any, path: KeyPath) -> str:
+    """Write an entry of a list as a name with a mapping of settings, in place, and return the name."""
+    entry = entries[path[-1]]
+    if isinstance(entry, str):
+        entry = {entry: None}
+    if not isinstance(entry, dict) or len(entry) != 1:
+        raise _NoSuchPathError(f"{dotted(path)} is {shown(entry)}, not one {_LISTS[str(path[0])]} with its settings")
+    name, settings = next(iter(entry.items()))
+    entries[path[-1]] = {name: {} if settings is None else settings}
     return str(name)

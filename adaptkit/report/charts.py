@@ -140,6 +140,23 @@ def _free_place(px: float, py: float, taken: Sequence[tuple[float, float]]) -> t
     return next((place for room, place in rooms if room >= 11), max(rooms, default=(0, (px, py - 15)))[1])
 
 
+def share_chart(shares: dict[str, float]) -> Markup:
+    """Draw shares side by side as parts of one bar, the first the strongest."""
+    scale = _Scale(0, 1, 0, 720)
+    parts, start = [], 0.0
+    for number, (name, share) in enumerate(shares.items()):
+        left, wide = scale(start), scale(share)
+        hover, strength = element("title", text=f"{name}: {100 * share:.2f} %"), 1 - 0.75 * number / len(shares)
+        parts.append(element("rect", hover, class_="way", x=left, y=4, width=wide, height=26, opacity=strength))
+        if wide > 7 * len(name) + 60:
+            label = f"{name}: {100 * share:.1f} %"
+            parts.append(element("text", text=label, class_="tick middle", x=left + wide / 2, y=48))
+        start += share
+    said = "; ".join(f"{name}: {100 * share:.2f} %" for name, share in shares.items())
+    title = element("title", text=f"Share of the samples by way. {said}")
+    return element("svg", title, *parts, viewBox="0 0 720 56", role="img", class_="chart wide")
+
+
 def error_chart(errors: dict[str, float], tolerance: float | None, jump: str | None) -> Markup:
     """Draw the error of every layer in order, on a logarithmic scale, beside the tolerance where there is one."""
     shown = {name: error for name, error in errors.items() if error > 0 and math.isfinite(error)}

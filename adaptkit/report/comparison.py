@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from adaptkit.report.numbers import DASH, digits, percent, points, ratio_of, si, times
-from adaptkit.report.schema import Figures, Gate, Layer, Ratio, Report
+from adaptkit.report.schema import Figures, Gate, Layer, Paths, Percentiles, Ratio, Report
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,49 @@ def speedup_text(ratio: Ratio | None) -> str:
     return f"{times(ratio.median, 'faster', 'slower')} ({digits(ratio.low)}–{digits(ratio.high)})"
 
 
+def milliseconds(latency: Percentiles | None, which: str = "p50") -> str:
+    """Write one of the percentiles, or the mean.
+
+    Example:
+        >>> milliseconds(Percentiles(p50=2, p90=3, p99=4, mean=2.25), "mean"), milliseconds(None)
+        ('2.25 ms', '–')
+    """
+    value = None if latency is None else getattr(latency, which)
+    return DASH if value is None else f"{digits(value)} ms"
+
+
+PATH_HEADINGS = ("", "share", "mean", "p50", "p99", "accuracy", "if all took it")
+
+
+def path_rows(paths: Paths, latency_ms: Mapping[str, Percentiles], accuracy: float | None) -> list[tuple[str, ...]]:
+    """List the ways through a conditional model, and then all of them together, under `PATH_HEADINGS`.
+
+    Args:
+        paths: What was measured of them.
+        latency_ms: Of all samples; the first setting is that of the ways.
+        accuracy: Over all samples.
+    """
+    rows = [(way.name, way.share, way.latency_ms, way.accuracy, way.accuracy_of_all) for way in paths.ways]
+    rows.append(("all", 1.0, next(iter(latency_ms.values())), accuracy, None))
+    return [
+        (
+            name,
+            percent(share),
+            *(milliseconds(latency, which) for which in ("mean", "p50", "p99")),
+            *map(percent, right),
+        )
+        for name, share, latency, *right in rows
+    ]
+
+
+def path_summary(paths: Paths) -> list[str]:
+    """Say which way is the slowest, and what wrapping the model brought."""
+    lines = [f"slowest way: {paths.slowest or DASH}"]
+    for key, ratio in paths.inner_speedup.items():
+        lines.append(f"against the model it was put around, {setting_label(key)}: {speedup_text(ratio)}")
+    return lines
+
+
 def energy_methods(*figures: Figures) -> str:
     """Name the method of the energy figures, or each of them where they differ."""
     return " → ".join(dict.fromkeys(one.energy_method for one in figures))
@@ -61,7 +104,8 @@ def _size_rows(before: Figures, after: Figures) -> Iterator[Row]:
             yield Row(f"accuracy ({split})", percent(one), percent(other), points(one, other))
     parameters, macs, size = (ratio_of(getattr(before, k), getattr(after, k)) for k in ("parameters", "macs", "bytes"))
     yield Row("parameters", si(before.parameters), si(after.parameters), times(parameters, "fewer", "more"), parameters)
-    yield Row("MACs per sample", si(before.macs), si(after.macs), times(macs, "fewer", "more"), macs)
+    label = "MACs per sample" if after.paths is None else "MACs per sample, expected"
+    yield Row(label, si(before.macs), si(after.macs), times(macs, "fewer", "more"), macs)
     yield Row("file size", si(before.bytes, "B"), si(after.bytes, "B"), times(size, "smaller", "larger"), size)
 
 
@@ -69,9 +113,15 @@ def _latency_rows(report: Report) -> Iterator[Row]:
     before, after = report.baseline.latency_ms, report.final.latency_ms
     for key in dict.fromkeys([*before, *after]):
         measured = report.final.speedup.get(key)
-        one, other = (f"{digits(table[key].p50)} ms" if key in table else DASH for table in (before, after))
+        one, other = before.get(key), after.get(key)
         ratio = measured.median if measured else None
-        yield Row(f"latency p50, {setting_label(key)}", one, other, speedup_text(measured), ratio)
+        named = "mean" if other is not None and other.mean is not None else "p50"
+        shown = milliseconds(one, named), milliseconds(other, named)
+        yield Row(f"latency {named}, {setting_label(key)}", *shown, speedup_text(measured), ratio)
+        if one is not None and other is not None and named == "mean":
+            slow = ratio_of(one.p99, other.p99)
+            shown = milliseconds(one, "p99"), milliseconds(other, "p99")
+            yield Row(f"latency p99, {setting_label(key)}", *shown, times(slow, "faster", "slower"), slow)
 
 
 def _cost_rows(report: Report) -> Iterator[Row]:

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from adaptkit.report import comparison, numbers
-from adaptkit.report.charts import Point, error_chart, step_chart
+from adaptkit.report.charts import Point, error_chart, share_chart, step_chart
 from adaptkit.report.schema import Figures, Layer, Report
 
 _METHODS = {
@@ -48,6 +48,8 @@ def render(report: Report) -> str:
         errors=_errors(report),
         energy=[("before", report.baseline), ("after", report.final)],
         method_text=_METHODS,
+        path_headings=comparison.PATH_HEADINGS[1:],
+        ways=_ways(report.final),
         ratio=numbers.ratio_of,
     )
 
@@ -60,6 +62,24 @@ def _errors(report: Report) -> Markup:
     found = report.certificate
     limit = found.tolerance if found.layer_errors_against == "PyTorch" else None
     return error_chart(found.layer_errors, limit, found.first_jump)
+
+
+@dataclass(frozen=True)
+class _Ways:
+    """The ways through a conditional model."""
+
+    chart: Markup
+    rows: list[tuple[str, ...]]
+    summary: str
+
+
+def _ways(final: Figures) -> _Ways | None:
+    if final.paths is None:
+        return None
+    chart = share_chart({way.name: way.share for way in final.paths.ways})
+    rows = comparison.path_rows(final.paths, final.latency_ms, final.accuracy)
+    summary = "; ".join(comparison.path_summary(final.paths))
+    return _Ways(chart, rows, f"{summary[0].upper()}{summary[1:]}.")
 
 
 def _step_charts(report: Report, split: str, accuracies: Sequence[float | None]) -> Iterator[Markup]:
@@ -83,7 +103,8 @@ def _points(names: list[str], accuracies: list[float | None], costs: list[float 
 
 def _costs(report: Report) -> Iterator[tuple[str, str, Callable[[Figures], float | None]]]:
     for key, before in report.baseline.latency_ms.items():
-        yield f"latency, {comparison.setting_label(key)}", "ms", _latency_at(key, before.p50)
+        typical = before.p50 if before.mean is None else before.mean
+        yield f"latency, {comparison.setting_label(key)}", "ms", _latency_at(key, typical)
     yield "MACs per sample", "M", lambda figures: figures.macs / 1e6
     yield "file size", "MB", lambda figures: figures.bytes / 1e6
 

@@ -15,19 +15,54 @@ class _Record(BaseModel):
 
 
 class Percentiles(_Record):
-    """Latency of one session in milliseconds per call (not per sample)."""
+    """Latency in milliseconds per call (not per sample).
+
+    mean is there where calls differ by more than chance: for conditional models, and what is measured beside them, on
+    real samples.
+    """
 
     p50: float
     p90: float
     p99: float
+    mean: float | None = None
 
 
 class Ratio(_Record):
-    """Baseline latency over this file's latency, measured alternately: median and quartiles over the pairs."""
+    """Baseline latency over this file's latency, measured alternately: median and quartiles over the pairs.
+
+    Of a conditional model the median is the ratio of the means, and the quartiles are over blocks of real samples.
+    """
 
     median: float
     low: float
     high: float
+
+
+class PathFigures(_Record):
+    """One way through a conditional model, on real samples; None where no sample took it or nothing is known."""
+
+    name: str
+    share: float
+    latency_ms: Percentiles | None = None
+    """Until the answer of a sample, at the first latency setting."""
+    accuracy: float | None = None
+    """Of the samples that took it."""
+    accuracy_of_all: float | None = None
+    """If every sample took it."""
+
+
+class Paths(_Record):
+    """The ways through a conditional model, and the model it was put around, on the same samples."""
+
+    samples: int
+    ways: list[PathFigures]
+    slowest: str | None = None
+    """The way with the highest p99."""
+    weight_bytes: float | None = None
+    """Of the networks that run for a sample, as expected from the validation samples."""
+    inner_latency_ms: dict[str, Percentiles] = {}
+    inner_speedup: dict[str, Ratio] = {}
+    """Mean latency of the model before it was wrapped, over that of this one."""
 
 
 class Figures(_Record):
@@ -35,7 +70,8 @@ class Figures(_Record):
 
     accuracy is over the test split and read at the end of the run; validation_accuracy is what decisions see.
     latency_ms and speedup have keys such as "t1_b64": one thread, batch 64.
-    macs is multiply-accumulate operations for one sample; energy_mj is millijoules for one sample.
+    macs is multiply-accumulate operations for one sample; energy_mj is millijoules for one sample. Both are expected
+    values for a conditional model.
     """
 
     accuracy: float | None = None
@@ -49,10 +85,11 @@ class Figures(_Record):
     energy_mj: float | None = None
     energy_method: Literal["rapl", "nvml", "estimate"] = "estimate"
     epr: float | None = None
+    paths: Paths | None = None
 
 
 class Step(_Record):
-    """One step of the recipe, and the model after it; `notes` holds what the technique has to say."""
+    """One step of the recipe, or entry of its `conditional`: the model after it, and in `notes` what it has to say."""
 
     name: str
     settings: dict[str, Any]
@@ -86,8 +123,26 @@ class Gate(_Record):
     passed: bool
 
 
+class CertifiedPath(_Record):
+    """One way through a conditional model, over the test samples that took it; None where there are none.
+
+    agreement is None, too, where the way has no network of its own, as the hits of a cache.
+    """
+
+    name: str
+    samples: int
+    agreement: float | None = None
+    accuracy: float | None = None
+    accuracy_of_all: float | None = None
+    """Of the PyTorch network at its end, over all test samples."""
+
+
 class Certificate(_Record):
-    """How the ONNX file compares with the PyTorch model, over the whole test split; also `certificate.json`."""
+    """How the ONNX file compares with the PyTorch model, over the whole test split; also `certificate.json`.
+
+    A conditional model gets one sample at a time, and each answer is held against the PyTorch network at the end of the
+    way that the sample took.
+    """
 
     passed: bool
     samples: int
@@ -102,6 +157,9 @@ class Certificate(_Record):
     layer_errors: dict[str, float] = {}
     layer_errors_against: Literal["PyTorch", "float graph"] = "PyTorch"
     """An 8-bit file's layers are compared with the float graph: what they show is the cost, not a fault."""
+    not_compared: int = 0
+    """Samples that took a way without a network of its own."""
+    paths: list[CertifiedPath] = []
     notes: list[str] = []
 
 

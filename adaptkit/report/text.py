@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adaptkit.report.comparison import (
+    PATH_HEADINGS,
     comparison,
     gate_values,
+    path_rows,
+    path_summary,
     setting_label,
     slow_to_gain,
     speedup_text,
@@ -32,6 +35,7 @@ def render(report: Report, folder: Path | None = None, width: int | None = None)
     parts = [
         _wrap(f"{report.name}: {verdict(report)}", columns, ""),
         _figures(report, columns),
+        _paths(report, columns),
         _steps(report),
         _behind(report, columns),
         _gates(report),
@@ -95,6 +99,19 @@ def _steps(report: Report) -> str:
     return f"{title}\n{_align(rows)}" if report.steps else "no steps"
 
 
+def _paths(report: Report, width: int) -> str:
+    final = report.final
+    if final.paths is None:
+        return ""
+    key = next(iter(final.latency_ms))
+    title = f"ways through the model, over {final.paths.samples:,} test samples ({setting_label(key)})"
+    rows = [
+        (f"  {name}", *rest)
+        for name, *rest in (PATH_HEADINGS, *path_rows(final.paths, final.latency_ms, final.accuracy))
+    ]
+    return "\n".join([title, _align(rows), *(_wrap(line, width) for line in path_summary(final.paths))])
+
+
 def _behind(report: Report, width: int) -> str:
     layers = slow_to_gain(report.layers)
     if not layers:
@@ -132,7 +149,8 @@ def _files(report: Report, folder: Path | None) -> str:
     took = f"done in {duration(report.seconds)}"
     if folder is None:
         return took
-    return f"{took}\n  report  {folder / 'report.html'}\n  model   {folder / 'model.onnx'}"
+    model = folder / "model.onnx" if report.final.paths is None else folder
+    return f"{took}\n  report  {folder / 'report.html'}\n  model   {model}"
 
 
 def _wrap(text: str, width: int, indent: str = "  ") -> str:

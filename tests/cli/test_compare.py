@@ -8,9 +8,12 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from adaptkit.metrics.file import PathAccuracy
 from adaptkit.profiling import latency
 from adaptkit.report.schema import Percentiles, Ratio
 from adaptkit_cli import accuracy
+
+RIGHT = {"a.onnx": 90, "b.onnx": 89}
 
 
 def product_with_a_constant(width: int) -> onnx.ModelProto:
@@ -56,7 +59,9 @@ def test_the_table(run):
 
 @pytest.mark.usefixtures("files")
 def test_accuracy_where_data_is_given(run, monkeypatch):
-    monkeypatch.setattr(accuracy, "accuracy_on", lambda path, data: ({"a.onnx": 0.9, "b.onnx": 0.89}[path.name], 100))
+    monkeypatch.setattr(
+        accuracy, "accuracy_on", lambda path, data: PathAccuracy(("whole",), (100,), (RIGHT[path.name],))
+    )
     result = run("compare", "a.onnx", "b.onnx", "--data", "digits")
     (line,) = [line.split() for line in result.stdout.splitlines() if line.startswith("accuracy")]
     assert " ".join(line) == "accuracy 90.00 % 89.00 % 1.00 points lost"

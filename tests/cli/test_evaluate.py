@@ -10,7 +10,7 @@ from torch import nn
 from adaptkit.errors import AdaptkitError
 from adaptkit.export.onnx import export_onnx
 from adaptkit.specs import DataSpec
-from adaptkit_cli.artifact import onnx_file
+from adaptkit_cli.artifact import artifact_path
 from adaptkit_cli.data_spec import parse_data
 
 
@@ -55,7 +55,7 @@ def test_the_normalization_is_the_one_the_file_was_made_with(run):
     ("artifact", "message"),
     [
         ("nothing", "no such file or folder: nothing"),
-        (".", ". holds no model.onnx: give an ONNX file or a finished run folder"),
+        (".", ". holds no model.onnx and no manifest.json: give an ONNX file or a finished run folder"),
         ("d.npz", "d.npz is not an .onnx file: give an ONNX file or a finished run folder"),
     ],
 )
@@ -67,7 +67,10 @@ def test_what_is_no_artifact(run, artifact, message):
 
 def test_an_onnx_file_or_a_run_folder(tmp_path):
     (tmp_path / "model.onnx").touch()
-    assert onnx_file(str(tmp_path)) == onnx_file(str(tmp_path / "model.onnx")) == tmp_path / "model.onnx"
+    file = tmp_path / "model.onnx"
+    assert artifact_path(str(tmp_path)) == artifact_path(str(file)) == file
+    (tmp_path / "manifest.json").touch()
+    assert artifact_path(str(tmp_path)) == tmp_path
 
 
 def test_data_by_word(tmp_path, recipe):

@@ -1,13 +1,22 @@
 """`adaptkit techniques`."""
 
 import json
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 
-from adaptkit import techniques
+from adaptkit import conditionals, techniques
+from adaptkit.conditional.base import Conditional
 from adaptkit_cli.settings import type_text
 
+LIST = """\
+steps:
+prune.fake    Remove channels.
+distill.fake  Learn from a teacher.
+
+conditional:
+early_fake  Leave early.
+"""
 SHOWN = """\
 distill.fake
 
@@ -21,13 +30,23 @@ teacher.zoo          text | null; default null. A name in the zoo, such as
 """
 
 
+class Early(Conditional):
+    """Leave early. More about it."""
+
+    name: ClassVar[str] = "early_fake"
+    needs: ClassVar[frozenset[str]] = frozenset({"train"})
+    exits: int = 2
+    """How many."""
+
+
 @pytest.mark.usefixtures("recipe")
-def test_list(run):
+def test_list(run, monkeypatch):
+    monkeypatch.setattr(conditionals, "CONDITIONALS", {"early_fake": Early})
     result = run("techniques", "list")
-    assert result.stdout == "prune.fake    Remove channels.\ndistill.fake  Learn from a teacher.\n"
+    assert result.stdout == LIST
     assert json.loads(run("techniques", "list", "--json").stdout) == {
-        "prune.fake": "Remove channels.",
-        "distill.fake": "Learn from a teacher.",
+        "steps": {"prune.fake": "Remove channels.", "distill.fake": "Learn from a teacher."},
+        "conditional": {"early_fake": "Leave early."},
     }
 
 
@@ -52,6 +71,14 @@ def test_show_as_json_is_the_schema_of_the_settings(run):
     assert found["required"] == ["epochs"]
 
 
+def test_show_a_conditional_kind(run, monkeypatch):
+    monkeypatch.setattr(conditionals, "CONDITIONALS", {"early_fake": Early})
+    assert run("techniques", "show", "early_fake").stdout == (
+        "early_fake\n\nLeave early. More about it.\n\nNeeds: train\n\nSettings:\n"
+        "exits  whole number; default 2. How many.\n"
+    )
+
+
 @pytest.mark.usefixtures("recipe")
 def test_an_unknown_technique(run):
     result = run("techniques", "show", "prun.fake")
@@ -61,11 +88,12 @@ def test_an_unknown_technique(run):
     )
 
 
-@pytest.mark.parametrize("name", techniques.TECHNIQUES)
+@pytest.mark.parametrize("name", [*techniques.TECHNIQUES, *conditionals.CONDITIONALS])
 def test_every_technique_explains_itself(run, name):
+    kind = (techniques.TECHNIQUES | conditionals.CONDITIONALS)[name]
     result = run("techniques", "show", name)
     assert (result.exit_code, result.stderr) == (0, "")
-    for setting in techniques.TECHNIQUES[name].model_fields:
+    for setting in kind.model_fields:
         assert f"\n{setting} " in result.stdout
 
 

@@ -10,6 +10,11 @@ def test_a_valid_recipe(run, recipe):
     assert (result.exit_code, result.stdout, result.stderr) == (0, "tiny.yaml: valid (prune.fake)\n", "")
 
 
+def test_conditional_entries_come_after_the_steps(run, recipe):
+    result = run("validate", recipe, "--set", "conditional=[early_exit]")
+    assert (result.exit_code, result.stdout) == (0, "tiny.yaml: valid (prune.fake → early_exit)\n")
+
+
 def test_quiet(run, recipe):
     result = run("validate", recipe, "-q")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")

@@ -3,21 +3,38 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from adaptkit.report.schema import Certificate, Figures, Gate, Layer, Percentiles, Ratio, Report, Step
+from adaptkit.conditionals import CONDITIONALS
+from adaptkit.report.schema import (
+    Certificate,
+    CertifiedPath,
+    Figures,
+    Gate,
+    Layer,
+    PathFigures,
+    Paths,
+    Percentiles,
+    Ratio,
+    Report,
+    Step,
+)
 from adaptkit.techniques import TECHNIQUES
-from scripts.docs_tables import technique_sections
+from scripts.docs_tables import on_page_markdown
 
+RECORDS = [
+    Certificate, CertifiedPath, Figures, Gate, Layer, PathFigures, Paths, Percentiles, Ratio, Report, Step,
+]  # fmt: skip
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("record", [Certificate, Figures, Gate, Layer, Percentiles, Ratio, Report, Step])
+@pytest.mark.parametrize("record", RECORDS)
 def test_every_field_of_the_report_is_explained(record: type[BaseModel]):
     page = (ROOT / "docs" / "report.md").read_text()
     assert [name for name in record.model_fields if f"`{name}`" not in page] == []
 
 
-def test_every_technique_gets_its_section():
-    sections = technique_sections()
-    for name, technique in TECHNIQUES.items():
-        assert f"## `{name}`\n" in sections
-        assert f"::: {technique.__module__}.{technique.__name__}\n" in sections
+@pytest.mark.parametrize("mark", ["techniques", "conditional"])
+def test_everything_in_a_table_gets_its_section(mark: str):
+    page = on_page_markdown(f"<!-- {mark} -->")
+    for name, kind in {"techniques": TECHNIQUES, "conditional": CONDITIONALS}[mark].items():
+        assert f"## `{name}`\n" in page
+        assert f"::: {kind.__module__}.{kind.__name__}\n" in page
