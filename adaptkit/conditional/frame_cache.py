@@ -109,11 +109,13 @@ class FrameCache(Conditional):
 
     def wrap(self, inner: Artifact, original: nn.Module, context: Context) -> CachedFrames:
         """Find parts and tolerances."""
+        from adaptkit.conditional.frame_calibration import find_plan
         from adaptkit.conditional.plain import PlainArtifact
 
         del original
         assert isinstance(inner, PlainArtifact)
-        return self.calibrate(inner.network, context)
+        self._check_frames(context)
+        return find_plan(self, inner, context, threads=1)
 
     def calibrate(self, network: nn.Module, context: Context, threads: int = 1) -> CachedFrames:
         """Find parts and tolerances for a network.
@@ -128,7 +130,11 @@ class FrameCache(Conditional):
             TargetError: Nothing is gained within the limit; says how far it got.
         """
         from adaptkit.conditional.frame_calibration import find_plan
+        from adaptkit.conditional.plain import PlainArtifact
 
+        self._check_frames(context)
+        return find_plan(self, PlainArtifact(network, context.example_inputs), context, threads)
+
+    def _check_frames(self, context: Context) -> None:
         if context.validation is None:
             raise DataError(f"{self.name} needs consecutive frames: give Context(validation=...)")
-        return find_plan(self, network, context, threads)

@@ -9,15 +9,14 @@ from time import perf_counter
 
 import numpy as np
 import onnx
-from torch import nn
 
 from adaptkit.conditional.bounds import drop_bound
 from adaptkit.conditional.frame_cache import CachedFrames, FrameCache
 from adaptkit.conditional.frame_parts import EXACT, Parts, in_parts
 from adaptkit.conditional.frame_tests import Array, Outcome, follow, in_order, replay
 from adaptkit.conditional.frame_times import with_limits
+from adaptkit.conditional.plain import PlainArtifact
 from adaptkit.errors import DataError, TargetError
-from adaptkit.export.onnx import final_onnx
 from adaptkit.export.reach import map_cuts
 from adaptkit.loading.batches import BatchSource, as_batches
 from adaptkit.runtime.frame_cache import OpenNetwork
@@ -37,7 +36,7 @@ _TRIAL = 32
 _WORTH = 0.97
 
 
-def find_plan(settings: FrameCache, network: nn.Module, context: Context, threads: int) -> CachedFrames:
+def find_plan(settings: FrameCache, inner: PlainArtifact, context: Context, threads: int) -> CachedFrames:
     """Find how large changes need no answer, and whether frames that do are made in parts.
 
     Three tenths of the frames, the first ones, order the candidates; the others test them from the most careful one on
@@ -50,17 +49,15 @@ def find_plan(settings: FrameCache, network: nn.Module, context: Context, thread
     """
     assert context.validation is not None
     frames = _frames(context.validation)
-    proto = onnx.shape_inference.infer_shapes(final_onnx(network, context.example_inputs))
+    proto = onnx.shape_inference.infer_shapes(inner.proto)
     search = _Search(settings, proto, frames, threads)
-    plain, outcome = search.skip_frames()
-    found = plain, outcome
-    if settings.parts and (better := search.in_parts(plain)) is not None:
-        found = better
-    parts, outcome = found
+    parts, outcome = search.skip_frames()
+    if settings.parts and (found := search.in_parts(parts)) is not None and found[1].seconds < outcome.seconds:
+        parts, outcome = found
     if outcome.seconds > _WORTH * search.seconds:
         raise TargetError(_refusal(search, outcome, settings))
     context.notes.append(_summary(search, parts, outcome, settings))
-    return CachedFrames(parts, outcome, network.eval())
+    return CachedFrames(parts, outcome, inner.network)
 
 
 class _Search:
@@ -182,10 +179,10 @@ def _summary(search: _Search, parts: Parts, outcome: Outcome, settings: FrameCac
     tolerance = parts.plan.tolerances[0]
     return (
         f"{100 * unchanged:.1f} % of {outcome.frames} validation frames were unchanged{how} and {100 * whole:.1f} % "
-        f"made whole; {outcome.differing} answers were others than the whole network's: at most {100 * outcome.bound:.2f} % "
-        f"with {100 * settings.confidence:.0f} % confidence, the outputs off by at most {outcome.error:.3f} of their "
-        f"length. An answer is for a frame that differs by more than {tolerance.tau:.3g} in at most {tolerance.few} "
-        f"places. {1e3 * outcome.seconds:.2f} ms a frame, {1e3 * search.seconds:.2f} ms whole"
+        f"made whole; {outcome.differing} answers were others than the whole network's: at most "
+        f"{100 * outcome.bound:.2f} % with {100 * settings.confidence:.0f} % confidence, the outputs off by at most "
+        f"{outcome.error:.3f} of their length. An answer is for a frame that differs by more than {tolerance.tau:.3g} "
+        f"in at most {tolerance.few} places. {1e3 * outcome.seconds:.2f} ms a frame, {1e3 * search.seconds:.2f} whole"
     )
 
 

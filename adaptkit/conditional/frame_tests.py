@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from adaptkit.conditional.bounds import drop_bound
-from adaptkit.runtime.frame_cache import OpenNetwork, Stream
+from adaptkit.runtime.frame_cache import UNCHANGED, OpenNetwork, Stream
 from adaptkit.runtime.frame_manifest import FramePlan
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -77,13 +77,14 @@ def replay(
     """
     recorded = _Recorded(plan)
     stream = Stream(recorded)
-    answers, path = [], []
+    answers, path, looking = [], [], 0.0
     for frame, answer in zip(frames, full, strict=True):
         recorded.answer = answer[None]
         result = stream(frame[None])
         answers.append(result.logits)
         path.append(int(result.path[0]))
-    spent = seconds * sum(step > 0 for step in path) / len(path)
+        looking += float(result.waited[0])
+    spent = (looking + seconds * sum(step != UNCHANGED for step in path)) / len(path)
     return _outcome(np.concatenate(answers), full, np.array(path), spent, confidence, max_error)
 
 

@@ -78,6 +78,7 @@ def _frame_limit(network: OpenNetwork, frame: Array) -> FramePlan:
     settings = network.plan.segments[0]
     side = settings.tile * settings.stride
     rows, columns = (size // side for size in network.plan.frame.shape[1:])
+    half = max(1, side // 2)
     order = np.random.default_rng(0).permutation(rows * columns)
     plan = network.plan
     for share in _SHARES:
@@ -86,7 +87,7 @@ def _frame_limit(network: OpenNetwork, frame: Array) -> FramePlan:
         other = frame.copy()
         for tile in order[: max(1, round(share * len(order)))]:
             row, column = side * (tile // columns), side * (tile % columns)
-            other[:, row : row + side // 2, column : column + side // 2] += 1
+            other[:, row : row + half, column : column + half] += 1
         turns = itertools.cycle([other, frame])
         whole, made = _seconds(partial(network.answer_whole, frame), partial(_next_frame, stream, turns))
         if made > _GAIN * whole:

@@ -51,7 +51,8 @@ class KeptMap:
 
     def changed(self, values: Array, kept: Array) -> Array:
         """Compare along axis −3; NaN counts as changed."""
-        apart = np.subtract(values, kept, dtype=np.float32)
+        with np.errstate(invalid="ignore"):  # infinity less infinity
+            apart = np.subtract(values, kept, dtype=np.float32)
         np.abs(apart, out=apart)
         return np.logical_not((apart <= self._tau).all(axis=-3))
 
