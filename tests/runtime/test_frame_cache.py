@@ -18,6 +18,7 @@ from adaptkit.runtime import AdaptedModel
 from adaptkit.runtime.frame_cache import PARTIAL, UNCHANGED, WHOLE, Stream
 from adaptkit.runtime.frame_manifest import Tolerance
 from adaptkit.runtime.regions import coarsen, lay_out, spread
+from adaptkit.specs import ExportSpec
 from tests.runtime.frame_networks import NETWORKS, SIZE, residual, video
 
 PARTS = {name: in_parts(make(), map_cuts(make()), side=8) for name, make in NETWORKS.items()}
@@ -187,7 +188,7 @@ def test_frames_that_the_file_normalizes(tmp_path):
     parts, mean, std = PARTS["residual"], (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
     tolerance = [Tolerance(tau=0.5, few=3), *parts.plan.tolerances[1:]]
     parts = type(parts)(parts.whole, parts.segments, parts.rest, parts.plan.tolerating(tolerance))
-    write_parts(parts, tmp_path, Packaging(mean=mean, std=std))
+    write_parts(parts, tmp_path, Packaging(ExportSpec(normalize_in_graph=True), mean=mean, std=std))
     model = AdaptedModel.load(tmp_path, 1)
     assert model.normalize == Normalize(mean, std, in_graph=True)
     plan = json.loads((tmp_path / "manifest.json").read_text())["plan"]
