@@ -40,6 +40,8 @@ NETWORKS = ("resnet20", "resnet18", "mobilenet_v2")
 SIZES = (224, 384)
 MEAN, STD = np.float32((0.485, 0.456, 0.406)), np.float32((0.229, 0.224, 0.225))
 MEMBERS = {"carphone": "carphone_pristine.mp4", "bikes": "bikes.mp4"}
+TEST = 200
+"""Frames of each video at most."""
 BLOCK = 20
 """Frames whose times are added up for one ratio: single frames take different ways."""
 
@@ -135,7 +137,7 @@ def measure(name: str, size: int, videos: dict[str, Path], weights: Path) -> dic
             Path(folder, part).mkdir()
             artifact_.write(Path(folder, part), Packaging())
         for title, path in videos.items():
-            frames = vtest[half:] if title == "vtest" else decode(path, size)
+            frames = (vtest[half:] if title == "vtest" else decode(path, size))[:TEST]
             whole, cached = (AdaptedModel.load(Path(folder, part), 1) for part in ("whole", "cached"))
             whole(frames[:1])  # the first run of a session takes memory
             cached.runner.stream("warm up")(frames[:2])

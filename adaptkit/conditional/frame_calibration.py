@@ -97,7 +97,8 @@ class _Search:
         trial = self.frames[: max(_TRIAL, 2)], self.full[: max(_TRIAL, 2)]
         least = _WORTH * self._timed(plain.open(self.threads), *trial)
         best: Parts | None = None
-        for cuts, side in self._ways():
+        cuts = map_cuts(self.proto)
+        for side in _SIDES:
             parts = with_limits(self._cut(cuts, side), self.frames[0], self.threads)
             if parts is None:
                 continue
@@ -134,10 +135,6 @@ class _Search:
                 found = candidate, tested
         return found
 
-    def _ways(self) -> list[tuple[list[str], int]]:
-        cuts = map_cuts(self.proto)
-        return [(cuts[every - 1 :: every], side) for every in (1, 2) for side in _SIDES if len(cuts) >= every]
-
     def _cut(self, cuts: Sequence[str], side: int) -> Parts:
         return in_parts(self.proto, cuts, side, self.settings.refresh_every, self.settings.longest_wait)
 
@@ -146,7 +143,7 @@ class _Search:
         return replay(plan, self.frames[rows], self.full[rows], self.seconds, self.risk, self.settings.max_error)
 
     def _timed(self, network: OpenNetwork, frames: Array, full: Array) -> float:
-        return min(follow(network, frames, full).seconds for _ in range(2))
+        return follow(network, frames, full).seconds
 
 
 def _tolerating(parts: Parts, tolerances: Sequence[Tolerance]) -> Parts:
