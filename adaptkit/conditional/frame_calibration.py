@@ -188,7 +188,7 @@ def _refusal(search: _Search, outcome: Outcome, settings: FrameCache) -> str:
     why = (
         f"{outcome.frames} frames alone leave a bound of {100 * floor:.2f} %: give more"
         if floor > settings.max_disagreement
-        else "the frames change too much: allow more, or leave frame_cache out"
+        else "the frames change too much, or the network is too small: allow more, or leave frame_cache out"
     )
     return (
         f"frame_cache gains nothing with at most {100 * settings.max_disagreement:.2f} % of other answers at "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -77,14 +78,14 @@ def replay(
     """
     recorded = _Recorded(plan)
     stream = Stream(recorded)
-    answers, path, looking = [], [], 0.0
+    answers, path, looking = [], [], []
     for frame, answer in zip(frames, full, strict=True):
         recorded.answer = answer[None]
         result = stream(frame[None])
         answers.append(result.logits)
         path.append(int(result.path[0]))
-        looking += float(result.waited[0])
-    spent = (looking + seconds * sum(step != UNCHANGED for step in path)) / len(path)
+        looking.append(float(result.waited[0]))
+    spent = median(looking) + seconds * sum(step != UNCHANGED for step in path) / len(path)
     return _outcome(np.concatenate(answers), full, np.array(path), spent, confidence, max_error)
 
 

@@ -23,6 +23,12 @@ from tests.runtime.frame_networks import SIZE, residual, video
 LOOSE = {"max_disagreement": 0.5, "parts": False}
 
 
+@pytest.fixture
+def gaining(monkeypatch):
+    """Networks this small gain nothing: their own time is that of looking for changes."""
+    monkeypatch.setattr(frame_calibration, "_WORTH", float("inf"))
+
+
 class Net(nn.Module):
     """Two convolutions and a head."""
 
@@ -44,6 +50,7 @@ def pairs(count, size=32):
     return torch.randn(count, 3, size, size).repeat_interleave(2, 0)
 
 
+@pytest.mark.usefixtures("gaining")
 def test_frames_that_come_twice_are_answered_once():
     x = pairs(40)
     notes = context(x)
@@ -61,6 +68,7 @@ def test_frames_that_come_twice_are_answered_once():
         assert result.path.tolist() == [2, 0, 2]
 
 
+@pytest.mark.usefixtures("gaining")
 def test_the_settings_reach_the_manifest():
     x = pairs(40)
     artifact = FrameCache(refresh_every=7, longest_wait=9, **LOOSE).calibrate(Net(), context(x))
@@ -69,7 +77,7 @@ def test_the_settings_reach_the_manifest():
 
 def test_nothing_is_gained_where_everything_moves():
     x = torch.randn(40, 3, 32, 32)
-    with pytest.raises(TargetError, match=r"gains nothing .* the frames change too much: allow more"):
+    with pytest.raises(TargetError, match=r"gains nothing .* the frames change too much, or .*: allow more"):
         FrameCache(max_disagreement=0.2, max_error=1e-3, parts=False).calibrate(Net(), context(x))
 
 
