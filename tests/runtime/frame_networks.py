@@ -23,7 +23,7 @@ class Graph:
 
     def constant(self, values):
         name = f"c{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(values, name))
+        self.constants.append(numpy_helper.from_array(np.asarray(values), name))
         return name
 
     def conv(self, x, channels, kernel=(3, 3), pads=None, groups=1, dilations=(1, 1), stride=1):
@@ -99,7 +99,18 @@ def sliced():
     return g.finish(x)
 
 
-NETWORKS = {"residual": residual, "mobile": mobile, "sliced": sliced}
+def quantized():
+    """Integers between the layers: the kept maps hold them."""
+    g = Graph()
+    scale, zero = g.constant(np.float32(0.02)), g.constant(np.uint8(0))
+    x = "input"
+    for channels, stride in ((8, 2), (8, 1), (8, 2)):
+        x = g.relu(g.conv(x, channels, stride=stride))
+        x = g.node("DequantizeLinear", [g.node("QuantizeLinear", [x, scale, zero], 8), scale, zero], 8)
+    return g.finish(x)
+
+
+NETWORKS = {"residual": residual, "mobile": mobile, "sliced": sliced, "quantized": quantized}
 
 
 def video(rectangles, seed=0, size=SIZE):
