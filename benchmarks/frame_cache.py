@@ -7,7 +7,8 @@ No trained network for images of this size is at hand offline. `resnet20` are th
 folder over larger frames: 2.0 billion products a frame at 224 pixels, as many as torchvision's ResNet-18 has.
 `resnet18` and `mobilenet_v2` are torchvision's, with random weights and normalization statistics of a few frames;
 nothing in random weights keeps small changes small, so that they are the hardest case. Agreement is with the same
-network run whole. The way `frames` skips whole frames alone, `parts` may also make parts of them. The first half of vtest sets the tolerances, the second half and the other videos are the test.
+network run whole. The way `frames` skips whole frames alone, `parts` may also make parts of them. The first half of
+vtest sets the tolerances, the second half and the other videos are the test.
 """
 
 import json
