@@ -2,7 +2,9 @@
 
 from adaptkit.conditional.base import Conditional
 from adaptkit.conditional.early_exit import EarlyExit
+from adaptkit.conditional.frame_cache import FrameCache
 
 CONDITIONALS: dict[str, type[Conditional]] = {
     "early_exit": EarlyExit,
+    "frame_cache": FrameCache,
 }

@@ -142,6 +142,24 @@ def mixed_precision() -> str:
     return "\n".join([*rows, "", _note(results, "one seed", "mixed_precision.py")])
 
 
+def frame_cache() -> str:
+    """What frame-to-frame reuse saves on video."""
+    results: dict[str, Any] = json.loads((RESULTS / "frame_cache.json").read_text())
+    rows = ["| network, pixels | video | faster | the same, processor time | agrees | outputs off by | paths |"]
+    rows.append("|---" * 7 + "|")
+    for name, result in results.items():
+        if "refused" in result:
+            rows.append(f"| {name} | | refused: {result['refused']} | | | | |")
+        for video, found in result.get("videos", {}).items():
+            wall, processor = (_deciles({"median": times["all"], **times}) for times in found["speedup"].values())
+            ways = ", ".join(f"{100 * share:.0f} % {way}" for way, share in found["paths"].items() if share)
+            rows.append(
+                f"| {name} | {video} | {wall} | {processor} | {100 * found['agreement']:.1f} % "
+                f"| {100 * found['error']['median']:.1f} %, at most {100 * found['error']['greatest']:.1f} % | {ways} |"
+            )
+    return "\n".join([*rows, "", _note(results, "all frames, and deciles over blocks of 20", "frame_cache.py")])
+
+
 def _note(results: dict[str, Any], what: str, script: str) -> str:
     place = next(iter(results.values()))["machine"]
     commits = ", ".join(sorted({result["machine"]["commit"] for result in results.values()}))
@@ -317,6 +335,7 @@ TABLES = {
     "main_job": main_job,
     "quantization": quantization,
     "mixed_precision": mixed_precision,
+    "frame_cache": frame_cache,
     "distillation": distillation,
     "load_balanced": load_balanced,
     "factorization": factorization,

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from adaptkit.runtime.early_exit import ExitsManifest, StagedExits
+from adaptkit.runtime.frame_cache import FrameCache
+from adaptkit.runtime.frame_manifest import FramesManifest
 from adaptkit.runtime.manifest import Manifest
 from adaptkit.runtime.result import Runner
 
@@ -28,4 +30,5 @@ class Kind(NamedTuple):
 
 KINDS: dict[str, Kind] = {
     "early_exit": Kind(ExitsManifest, StagedExits.load),
+    "frame_cache": Kind(FramesManifest, FrameCache.load),
 }
