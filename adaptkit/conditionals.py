@@ -1,8 +1,10 @@
 """The table of all kinds of conditional computation, by the name a recipe uses."""
 
 from adaptkit.conditional.base import Conditional
+from adaptkit.conditional.cascade import CascadeOfModels
 from adaptkit.conditional.early_exit import EarlyExit
 
 CONDITIONALS: dict[str, type[Conditional]] = {
     "early_exit": EarlyExit,
+    "cascade": CascadeOfModels,
 }

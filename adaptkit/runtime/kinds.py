@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from adaptkit.runtime.cascade import Cascade, CascadeManifest
 from adaptkit.runtime.early_exit import ExitsManifest, StagedExits
 from adaptkit.runtime.manifest import Manifest
 from adaptkit.runtime.result import Runner
@@ -28,4 +29,5 @@ class Kind(NamedTuple):
 
 KINDS: dict[str, Kind] = {
     "early_exit": Kind(ExitsManifest, StagedExits.load),
+    "cascade": Kind(CascadeManifest, Cascade.load),
 }
