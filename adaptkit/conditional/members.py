@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +114,7 @@ def _answer(number: int, model: AdaptedModel, x: Array, classes: int) -> Array:
     return logits
 
 
-def sample_seconds(runs: Sequence[Run], x: Array, samples: int = _TIMED) -> Array:
+def sample_seconds(runs: Sequence[Callable[[Array], int]], x: Array, samples: int = _TIMED) -> Array:
     """Time runs of one sample each, in turns, so that a machine that slows down slows all of them.
 
     A model whose samples take different ways counts each way with its median time and its share.

@@ -21,6 +21,8 @@ from adaptkit.export.onnx import final_onnx
 from adaptkit.export.packaging import Packaging
 from adaptkit.export.score import add_score
 from adaptkit.runtime import AdaptedModel
+from adaptkit.runtime.folder import open_runner
+from adaptkit.runtime.members import Members
 from adaptkit.runtime.score import score
 from adaptkit.specs import ExportSpec
 
@@ -132,7 +134,9 @@ def test_from_many_threads(folder):
     wrong = []
 
     def work():
-        wrong.extend(row for row, answer in zip(x, alone, strict=True) if not np.array_equal(model(row[None]).logits, answer))
+        wrong.extend(
+            row for row, answer in zip(x, alone, strict=True) if not np.array_equal(model(row[None]).logits, answer)
+        )
 
     threads = [threading.Thread(target=work) for _ in range(16)]
     for thread in threads:
@@ -217,7 +221,10 @@ def test_models_that_do_not_fit_together(members, tmp_path):
 @pytest.mark.parametrize(
     ("packaging", "message"),
     [
-        (Packaging(ExportSpec(normalize_in_graph=True), mean=(0.5,), std=(2.0,)), "normalizes its input and .* does not"),
+        (
+            Packaging(ExportSpec(normalize_in_graph=True), mean=(0.5,), std=(2.0,)),
+            "normalizes its input and .* does not",
+        ),
         (Packaging(mean=(0.25,), std=(2.0,)), "normalizes otherwise than"),
         (Packaging(labels=("c", "b", "a")), "has other labels than"),
     ],
@@ -228,17 +235,11 @@ def test_models_of_other_data(tmp_path, packaging, message):
     wanted = Packaging(mean=(0.5,), std=(2.0,), labels=("a", "b", "c"))
     cascade(tuple(parts)).write(tmp_path, wanted)
     parts[0].write(tmp_path / "models/0", packaging)
-    from adaptkit.runtime.folder import open_runner
-    from adaptkit.runtime.members import Members
-
     with pytest.raises(ModelError, match=message):
         Members([open_runner(tmp_path / f"models/{k}") for k in range(3)], 3, ["one", "two", "three"])
 
 
 def test_a_model_of_one_batch_size(tmp_path):
-    from adaptkit.runtime.folder import open_runner
-    from adaptkit.runtime.members import Members
-
     proto = final_onnx(classifier(0), (torch.zeros(2, 6),))
     for value in (*proto.graph.input, *proto.graph.output):
         value.type.tensor_type.shape.dim[0].dim_value = 1
