@@ -3,8 +3,10 @@
 from adaptkit.conditional.base import Conditional
 from adaptkit.conditional.cascade import CascadeOfModels
 from adaptkit.conditional.early_exit import EarlyExit
+from adaptkit.conditional.selector import ModelSelection
 
 CONDITIONALS: dict[str, type[Conditional]] = {
     "early_exit": EarlyExit,
     "cascade": CascadeOfModels,
+    "selector": ModelSelection,
 }

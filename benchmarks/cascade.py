@@ -3,8 +3,8 @@
     ADAPTKIT_DATA=… python benchmarks/cascade.py
 
 Writes benchmarks/results/cascade.json. The networks have seen all training images, on which they are surer than on
-others, so thresholds come from half of the test images (every second one), and accuracy and latency from the other half.
-How far that depends on the halves is told by twenty random ones, with the same answers and times.
+others, so thresholds come from half of the test images (every second one), and accuracy and latency from the other
+half. How far that depends on the halves is told by twenty random ones, with the same answers and times.
 """
 
 import json

@@ -10,6 +10,7 @@ from adaptkit.runtime.cascade import Cascade, CascadeManifest
 from adaptkit.runtime.early_exit import ExitsManifest, StagedExits
 from adaptkit.runtime.manifest import Manifest
 from adaptkit.runtime.result import Runner
+from adaptkit.runtime.selector import Selector, SelectorManifest
 
 OpenFolder = Callable[[Path], Runner]
 """Opens a folder inside of another one, whatever it holds."""
@@ -30,4 +31,5 @@ class Kind(NamedTuple):
 KINDS: dict[str, Kind] = {
     "early_exit": Kind(ExitsManifest, StagedExits.load),
     "cascade": Kind(CascadeManifest, Cascade.load),
+    "selector": Kind(SelectorManifest, Selector.load),
 }

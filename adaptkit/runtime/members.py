@@ -56,7 +56,7 @@ class Members:
 
     def __init__(self, runners: Sequence[Runner], classes: int, names: Sequence[str]) -> None:
         for name, runner in zip(names, runners, strict=True):
-            _check_alike(names[-1], runners[-1].first, name, runner.first)
+            check_alike(names[-1], runners[-1].first, name, runner.first)
         self.runners, self._classes, self._names = tuple(runners), classes, names
         self.labels = [f"model {number}" for number in range(len(runners))]
         self.paths = flat_paths([runner.paths for runner in runners])
@@ -107,7 +107,12 @@ def _flat(name: str, part: str, paths: tuple[str, ...]) -> str:
     return name if len(paths) == 1 else f"{name}: {part}"
 
 
-def _check_alike(wanted: str, like: ort.InferenceSession, name: str, other: ort.InferenceSession) -> None:
+def check_alike(wanted: str, like: ort.InferenceSession, name: str, other: ort.InferenceSession) -> None:
+    """Refuse a session that takes another input than one that it runs beside, or was made for other data.
+
+    Raises:
+        ModelError: It does, or it takes batches of one size only.
+    """
     takes, given = like.get_inputs()[0], other.get_inputs()[0]
     if not isinstance(given.shape[0], str):
         raise ModelError(f"{name} takes batches of {given.shape[0]} only: export it with a free batch dimension")
