@@ -201,7 +201,8 @@ def _tell(
 
 
 def _judgement(premodel: Premodel) -> str:
-    told = ", ".join(
-        f"{100 * j.right:.1f} % with {j.k}, {100 * j.blind:.1f} % without looking" for j in premodel.judged
+    told = " and ".join(
+        f"{100 * judged.right:.1f} % ({judged.k} neighbours; {100 * judged.blind:.1f} % without looking)"
+        for judged in premodel.judged
     )
-    return f"the neighbours, by {len(premodel.features)} features, tell rightly which model to use for {told}"
+    return f"{len(premodel.features)} features tell rightly whether a model is the one to use for {told}"

@@ -103,7 +103,7 @@ def test_bright_digits_go_to_the_small_model(settings, inner, original, context,
     bright = x.mean((1, 2, 3)).numpy() > 0.25
     if not settings.get("label"):
         assert (result.path == 0)[bright].mean() > 0.6
-        assert (result.path == 0)[~bright].mean() < 0.1
+        assert (result.path == 0)[~bright].mean() < 0.2
     drop = (answers[1].argmax(1) == y.numpy()).mean() - (result.logits.argmax(1) == y.numpy()).mean()
     assert drop <= 0.03
     assert "1 µs of it to look at the image, and 11 µs at worst, 10 µs with the large model alone" in notes[0]
