@@ -66,7 +66,7 @@ def find_selector(settings: ModelSelection, inner: Artifact, original: nn.Module
         kept = worth_having(settings, stored, seconds)
         while True:
             premodel = learn(settings, stored, kept, context.seed)
-            looking = sample_seconds([_look(premodel), Run(models[-1])], said.x)[0]
+            looking = sample_seconds([look(premodel), Run(models[-1])], said.x)[0]
             answers = Answers(premodel.votes(tested.x), tested.right[:, kept], tested.original, looking + seconds[kept])
             outcome = choose(answers, settings.max_accuracy_drop, settings.confidence, context.seed, "vote")
             taken = [n for n, limit in zip(kept, [*outcome.thresholds, 0], strict=True) if limit != NEVER]
@@ -165,7 +165,7 @@ def _questions(settings: ModelSelection, places: Array, models: int) -> list[tup
     return found
 
 
-def _look(premodel: Premodel) -> Callable[[Array], int]:
+def look(premodel: Premodel) -> Callable[[Array], int]:
     """Give a vote on one sample, for `sample_seconds`."""
     session = open_session(premodel.proto.SerializeToString(), threads=1)
 
