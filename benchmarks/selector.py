@@ -55,7 +55,7 @@ def main() -> None:
         logits = np.concatenate([model(held.x[i : i + 250]).logits for i in range(0, len(held.y), 250)])
         shares = {each.name: each.share for each in model.statistics}
         order = np.random.default_rng(0).permutation(len(held.y))
-        spent = sample_seconds([Run(model), Run(alone[0])], held.x[order], samples=600)
+        spent = sample_seconds([Run(model), Run(alone[0])], held.x[order], samples=300)
     right = logits.argmax(1) == held.y
     votes = premodel.votes(held.x)[:, 0]
     document = {

@@ -16,11 +16,12 @@ from adaptkit.conditional.cascade_calibration import replies, settle
 from adaptkit.conditional.members import Said, sample_seconds
 from adaptkit.conditional.plain import PlainArtifact
 from adaptkit.conditional.thresholds import evaluate
-from adaptkit.errors import DataError, ModelError, TargetError
+from adaptkit.errors import DataError, ModelError, RecipeError, TargetError
 from adaptkit.export.onnx import export_onnx
 from adaptkit.export.packaging import Packaging
 from adaptkit.loading.models import load_model
 from adaptkit.quantization import StaticQuantization
+from adaptkit.recipe import parse_recipe
 from adaptkit.runtime import AdaptedModel
 from adaptkit.runtime.score import score
 from adaptkit.specs import ExportSpec, ModelSpec
@@ -232,6 +233,14 @@ def test_a_finished_model_that_takes_pixels(inner, original, context, tmp_path):
         CascadeOfModels(models=[{"folder": str(tmp_path)}]).wrap(inner, original, context)
 
 
+def test_in_a_recipe(tmp_path):
+    text = "version: 1\nname: tiny\nmodel: {zoo: resnet_digits}\ndata: {digits: true}\nsteps: []\nconditional:\n"
+    recipe = parse_recipe(f"{text}  - cascade: {{models: [{{zoo: lenet5_digits}}, {{folder: .}}]}}", folder=tmp_path)
+    assert recipe.conditional[0].models[1].folder == str(tmp_path)
+    with pytest.raises(RecipeError, match=r"no model 'lenet5' in the zoo(.|\n)*no such file or folder: .*nowhere"):
+        parse_recipe(f"{text}  - cascade: {{models: [{{zoo: lenet5}}, {{folder: nowhere}}]}}", folder=tmp_path)
+
+
 def test_missing_data(inner, original, context):
     with pytest.raises(DataError, match="cascade needs validation data"):
         CascadeOfModels(models=[LITTLE]).wrap(inner, original, context.replace(validation=None))
@@ -258,7 +267,9 @@ def test_settings_outside_their_range(settings, message):
 
 def test_times_of_ways_count_by_their_shares():
     def run(x):
-        time.sleep(0.004 * int(x[0, 0]))
+        end = time.thread_time() + 0.004 * int(x[0, 0])
+        while time.thread_time() < end:
+            pass
         return int(x[0, 0])
 
     x = np.array([[0], [0], [0], [1]])
