@@ -304,6 +304,62 @@ def _both_tasks(figures: dict[str, Any], side: str) -> str:
     return f"{mean} (old task {100 * figures[f'{side}_old']:.1f} %, new {100 * figures[f'{side}_new']:.1f} %)"
 
 
+def cascade() -> str:
+    """Cascades of ResNets beside the large one alone."""
+    result: dict[str, Any] = json.loads((RESULTS / "cascade.json").read_text())
+    rows = ["| cascade | top-1 | lost, points | delegated | mean time | faster | worst case | redrawn |"]
+    rows.append("|---|---|---|---|---|---|---|---|")
+    for name, figures in result["cascades"].items():
+        again = figures["resampled"]
+        rows.append(
+            f"| {name} | {100 * figures['accuracy_original']:.2f} → {100 * figures['accuracy']:.2f} % "
+            f"| {100 * (figures['lost'] - figures['gained']) / figures['samples']:.2f} "
+            f"| {100 * figures['shares'].get('model 1', 0):.1f} % | {figures['mean_ms']:.2f} ms "
+            f"| {figures['speedup']:.2f} × | {figures['worst_ms'] / figures['alone_ms']:.2f} × the large one "
+            f"| {again['within']} of {again['draws']} within the limit, median "
+            f"{100 * again['median_drop']:.2f} points at {again['median_speedup']:.2f} × |"
+        )
+    place = result["machine"]
+    rows += [
+        "",
+        f"Limit {100 * result['max_accuracy_drop']:g} points, bounded with 95 % confidence. Top-1 and loss against "
+        "ResNet-56 in float32, times against the large one of the row, on one half of the CIFAR-10 test images; "
+        "thresholds from the other half; redrawn: thresholds from 5,000 draws of the 10,000 images, judged on all; time of "
+        f"the one thread, batch 1; ONNX Runtime {place['onnxruntime']}, load average "
+        f"{place['load_average']}; commit {place['commit']}; `python benchmarks/cascade.py`.",
+    ]
+    return "\n".join(rows)
+
+
+def selector() -> str:
+    """A selector of three networks beside always each of them."""
+    result: dict[str, Any] = json.loads((RESULTS / "selector.json").read_text())
+    rows = ["| what answers | top-1 | mean time | faster than always the large one |", "|---|---|---|---|"]
+    large = result["each_ms"]["resnet56"]
+    rows += [
+        f"| always {name} | {100 * accuracy:.2f} % | {result['each_ms'][name]:.2f} ms "
+        f"| {large / result['each_ms'][name]:.2f} × |"
+        for name, accuracy in result["accuracy_each"].items()
+    ]
+    used = zip(result["models"], range(len(result["models"])), strict=True)
+    shares = ", ".join(f"{name} {100 * result['shares'].get(f'model {place}', 0):.1f} %" for name, place in used)
+    rows.append(
+        f"| selector: {shares} | {100 * result['accuracy']:.2f} % | {result['mean_ms']:.2f} ms "
+        f"| {result['speedup']:.2f} × |"
+    )
+    place, first = result["machine"], result["judged"][0]
+    rows += [
+        "",
+        f"A look at the image takes {1e3 * result['look_ms']:.0f} µs ({len(result['features'])} features, "
+        f"{first['k']} neighbours). That {result['models'][0]} does no worse than the original is told from the votes "
+        f"with an area under the curve of {result['auc']:.2f}; whether it is the one to use is told rightly for "
+        f"{100 * first['right']:.1f} %, and for {100 * first['blind']:.1f} % without looking. Limit "
+        f"{100 * result['max_accuracy_drop']:g} points; halves, times and machine as above, load average "
+        f"{place['load_average']}; commit {place['commit']}; `python benchmarks/selector.py`.",
+    ]
+    return "\n".join(rows)
+
+
 def scale() -> str:
     """Peak memory and time of pruning and quantizing large models."""
     result: dict[str, Any] = json.loads((RESULTS / "scale.json").read_text())
@@ -342,6 +398,8 @@ TABLES = {
     "sparsity": sparsity,
     "coverage": coverage,
     "coverage_peer": coverage_peer,
+    "cascade": cascade,
+    "selector": selector,
     "scale": scale,
 }
 

@@ -89,7 +89,7 @@ def evaluate(answers: Answers, thresholds: tuple[float, ...], confidence: float 
     )
 
 
-def choose(answers: Answers, max_drop: float, confidence: float = 0.95, seed: int = 0) -> Outcome:
+def choose(answers: Answers, max_drop: float, confidence: float = 0.95, seed: int = 0, what: str = "exit") -> Outcome:
     """Find the fastest thresholds whose drop in accuracy stays below a limit with the confidence asked for.
 
     Three tenths of the samples order candidates from never leaving early to leaving as early as pays; the others
@@ -102,6 +102,7 @@ def choose(answers: Answers, max_drop: float, confidence: float = 0.95, seed: in
         max_drop: The limit, as a share.
         confidence: How often the bound must hold.
         seed: Which samples are which.
+        what: What the refusal calls a way out.
 
     Returns:
         What the thresholds do to the samples they were tested on.
@@ -121,7 +122,7 @@ def choose(answers: Answers, max_drop: float, confidence: float = 0.95, seed: in
         best = outcome if sum(outcome.shares[:-1]) > 0 else best
     if best is None:
         kept = evaluate(tested, (NEVER,) * answers.sureness.shape[1], confidence)
-        raise TargetError(_refusal(kept, max_drop, confidence, start is not None))
+        raise TargetError(_refusal(kept, max_drop, confidence, what if start is not None else None))
     return best
 
 
@@ -141,12 +142,12 @@ def fastest(answers: Answers, max_drop: float, seed: int = 0) -> float:
     return best
 
 
-def _refusal(kept: Outcome, max_drop: float, confidence: float, first_exit: bool) -> str:
+def _refusal(kept: Outcome, max_drop: float, confidence: float, unsure: str | None) -> str:
     limit = f"a drop of at most {100 * max_drop:.2f} points with {100 * confidence:.0f} % confidence"
     reached = (
         f"on {kept.samples} validation samples even without leaving early it is only bounded by {100 * kept.bound:.2f}"
     )
-    why = "no exit is sure enough" if first_exit else f"{reached} ({kept.lost} lost, {kept.gained} gained)"
+    why = f"no {unsure} is sure enough" if unsure else f"{reached} ({kept.lost} lost, {kept.gained} gained)"
     return f"there are no thresholds for {limit}: {why}. Give more validation samples, train longer, or allow more"
 
 

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from adaptkit.runtime.cascade import Cascade, CascadeManifest
 from adaptkit.runtime.early_exit import ExitsManifest, StagedExits
 from adaptkit.runtime.frame_cache import FrameCache
 from adaptkit.runtime.frame_manifest import FramesManifest
 from adaptkit.runtime.manifest import Manifest
 from adaptkit.runtime.result import Runner
+from adaptkit.runtime.selector import Selector, SelectorManifest
 
 OpenFolder = Callable[[Path], Runner]
 """Opens a folder inside of another one, whatever it holds."""
@@ -31,4 +33,6 @@ class Kind(NamedTuple):
 KINDS: dict[str, Kind] = {
     "early_exit": Kind(ExitsManifest, StagedExits.load),
     "frame_cache": Kind(FramesManifest, FrameCache.load),
+    "cascade": Kind(CascadeManifest, Cascade.load),
+    "selector": Kind(SelectorManifest, Selector.load),
 }
