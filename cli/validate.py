@@ -23,5 +23,6 @@ def validate(recipe: str, overrides: tuple[str, ...], as_json: bool, quiet: bool
     if as_json:
         print_json({"valid": True, "recipe": checked.model_dump(mode="json")})
     elif not quiet:
-        steps = " → ".join(entry.name for entry in (*checked.steps, *checked.conditional)) or "no steps"
+        names = [*(step.name for step in checked.steps), *(entry.name for entry in checked.conditional)]
+        steps = " → ".join(names) or "no steps"
         click.echo(f"{path}: valid ({steps})")
