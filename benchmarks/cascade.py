@@ -5,8 +5,8 @@
 Writes benchmarks/results/cascade.json; the folder WORK keeps networks and answers, for selector.py too. The networks
 have seen all training images, on which they are surer than on others, so thresholds come from half of the test images
 (every second one), and accuracy, shares and latency from the other half. How often the bound holds is told by draws of
-5,000 images from all, on which thresholds are found that all images then judge. Latency: single samples, the cascade and
-the network alone take turns; time of the thread that does all the work, the median of each way by its share.
+5,000 images from all, on which thresholds are found that all images then judge. Latency: single samples, the cascade
+and the network alone take turns; time of the thread that does all the work, the median of each way by its share.
 """
 
 import json

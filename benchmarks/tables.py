@@ -324,8 +324,8 @@ def cascade() -> str:
         "",
         f"Limit {100 * result['max_accuracy_drop']:g} points, bounded with 95 % confidence. Top-1 and loss against "
         "ResNet-56 in float32, times against the large one of the row, on one half of the CIFAR-10 test images; "
-        "thresholds from the other half; redrawn: thresholds from 5,000 draws of the 10,000 images, judged on all; time of "
-        f"the one thread, batch 1; ONNX Runtime {place['onnxruntime']}, load average "
+        "thresholds from the other half; redrawn: thresholds from 5,000 draws of the 10,000 images, judged on all; "
+        f"time of the one thread, batch 1; ONNX Runtime {place['onnxruntime']}, load average "
         f"{place['load_average']}; commit {place['commit']}; `python benchmarks/cascade.py`.",
     ]
     return "\n".join(rows)

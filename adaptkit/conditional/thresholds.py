@@ -171,6 +171,8 @@ def _ever_earlier(answers: Answers) -> Iterator[tuple[float, ...]]:
 
 def _worth(before: Outcome, after: Outcome) -> tuple[float, float]:
     saved = before.seconds - after.seconds
+    if after.shares == before.shares:  # those who are as sure have left before, and the next notch may reach others
+        return (float("inf"), 0.0)
     dropped = (after.lost - after.gained) - (before.lost - before.gained)
     return (saved / (dropped + 0.5) if dropped >= 0 else float("inf"), saved)
 
