@@ -75,6 +75,8 @@ class _Search:
         self.full, self.seconds = np.concatenate(answers), median(times)
         self.ordering = max(1, round(_ORDERING * len(frames)))
         self.spread = float(frames[: self.ordering].std())
+        # What parts are tested with is chosen on the first frames alone: their bound knows nothing of the other family.
+        self.careful = EXACT
 
     def skip_frames(self) -> tuple[Parts, Outcome]:
         """Find the tolerance of the frame with which whole frames are skipped; it may be none."""
@@ -83,8 +85,10 @@ class _Search:
         candidates = [Tolerance(tau=tau * self.spread, few=round(few * places)) for tau in _TAUS for few in _FEW]
         first, last = slice(None, self.ordering), slice(self.ordering, None)
         found = [self._replay(plain, candidate, first) for candidate in candidates]
+        order = in_order(found, self.settings.max_disagreement)
+        self.careful = candidates[order[0]] if order else EXACT
         best, outcome = plain, self._replay(plain, EXACT, last)
-        for place in in_order(found, self.settings.max_disagreement):
+        for place in order:
             tested = self._replay(plain, candidates[place], last)
             if tested.bound > self.settings.max_disagreement:
                 break
@@ -93,8 +97,7 @@ class _Search:
 
     def in_parts(self, plain: Parts) -> tuple[Parts, Outcome] | None:
         """Find parts that are faster than whole frames, and their tolerances; None where there are none."""
-        frame = plain.plan.tolerances[0]
-        trial = self.frames[: max(_TRIAL, 2)], self.full[: max(_TRIAL, 2)]
+        trial = self.frames[:_TRIAL], self.full[:_TRIAL]
         least = _WORTH * self._timed(plain.open(self.threads), *trial)
         best: Parts | None = None
         cuts = map_cuts(self.proto)
@@ -102,15 +105,15 @@ class _Search:
             parts = with_limits(self._cut(cuts, side), self.frames[0], self.threads)
             if parts is None:
                 continue
-            parts = _tolerating(parts, [frame, *[EXACT] * len(parts.segments)])
+            parts = _tolerating(parts, [self.careful, *[EXACT] * len(parts.segments)])
             seconds = self._timed(parts.open(self.threads), *trial)
             if seconds < least:
                 best, least = parts, seconds
-        return None if best is None else self._inside(best, frame)
+        return None if best is None else self._inside(best)
 
-    def _inside(self, parts: Parts, frame: Tolerance) -> tuple[Parts, Outcome] | None:
+    def _inside(self, parts: Parts) -> tuple[Parts, Outcome] | None:
         """Raise the tolerances of inner maps as far as they hold."""
-        network = parts.open(self.threads)
+        network, frame = parts.open(self.threads), self.careful
         spreads = _spreads(network, self.frames[: self.ordering : max(1, self.ordering // 8)])
         places = [value.shape[1] * value.shape[2] for value in parts.plan.reads]
         found: tuple[Parts, Outcome] | None = None
