@@ -2,7 +2,9 @@
 
 from adaptkit.conditional.base import Conditional
 from adaptkit.conditional.early_exit import EarlyExit
+from adaptkit.conditional.result_cache import ResultCache
 
 CONDITIONALS: dict[str, type[Conditional]] = {
     "early_exit": EarlyExit,
+    "result_cache": ResultCache,
 }

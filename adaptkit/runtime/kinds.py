@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from adaptkit.runtime.early_exit import ExitsManifest, StagedExits
 from adaptkit.runtime.manifest import Manifest
 from adaptkit.runtime.result import Runner
+from adaptkit.runtime.result_cache import CacheManifest, ResultCache
 
 OpenFolder = Callable[[Path], Runner]
 """Opens a folder inside of another one, whatever it holds."""
@@ -28,4 +29,5 @@ class Kind(NamedTuple):
 
 KINDS: dict[str, Kind] = {
     "early_exit": Kind(ExitsManifest, StagedExits.load),
+    "result_cache": Kind(CacheManifest, ResultCache.load),
 }
