@@ -35,6 +35,8 @@ from adaptkit.technique import Context
 from adaptkit_zoo.cifar_resnet import resnet56_cifar
 
 TURN = 100
+TARGET = 0.993
+"""Above the 99 % to be reached on test images: the shared weights have seen the validation images in their training."""
 SIZES = (1_000, 10_000, 100_000)
 WAYS: dict[str, dict[str, Any]] = {
     "embedding, exact": {},
@@ -87,11 +89,11 @@ def lookups(cached: Cached, plain: AdaptedModel, folder: Path, x: np.ndarray) ->
         else:
             drawn = drawn ^ (np.uint64(1) << rng.integers(0, 64, size, np.uint64))
         for slot, key in enumerate(drawn):
-            index.add(slot, key)
+            index.add(slot, key, slot % 10)
         runner: Any = AdaptedModel.load(folder, threads=1).runner
         times: dict[str, list[float]] = {"model": [], "key": [], "search": []}
         for image in x[:300]:
-            image = image[None]  # noqa: PLW2901
+            image = image[None]
             begun = time.perf_counter()
             plain(image)
             ran = time.perf_counter()
@@ -126,10 +128,8 @@ def measure(name: str, data: Data, weights: Path, chosen: argparse.Namespace) ->
     model.load_state_dict(load_file(weights))
     example = (torch.zeros(1, *data.sample_shape),)
     notes: list[str] = []
-    context = Context(
-        example_inputs=example, validation=data.validation, calibration=data.calibration, notes=notes
-    )
-    technique = ResultCache(capacity=20_000, shadow_rate=chosen.shadow, **WAYS[name])
+    context = Context(example_inputs=example, validation=data.validation, calibration=data.calibration, notes=notes)
+    technique = ResultCache(target_precision=TARGET, capacity=20_000, shadow_rate=chosen.shadow, **WAYS[name])
     begun = time.monotonic()
     cached = technique.wrap(PlainArtifact(model, example), model, context)
     seconds = time.monotonic() - begun
@@ -150,6 +150,7 @@ def measure(name: str, data: Data, weights: Path, chosen: argparse.Namespace) ->
     ratios = ran["plain"] / ran["cached"]
     return {
         "requests": len(x),
+        "target_precision": TARGET,
         "distinct": len(np.unique(drawn)),
         "exponent": chosen.exponent,
         "hit_rate": float(hit.mean()),
@@ -169,6 +170,7 @@ def measure(name: str, data: Data, weights: Path, chosen: argparse.Namespace) ->
         },
         "lookup_us": looked,
         "threshold": cached.rule.threshold,
+        "ratio": cached.rule.ratio,
         "min_confidence": cached.rule.min_confidence,
         "perturbations": technique.perturbations.model_dump(),
         "fit_seconds": round(seconds, 1),

@@ -21,7 +21,7 @@ from adaptkit.errors import DataError
 from adaptkit.export.onnx import final_onnx
 from adaptkit.loading.batches import BatchSource, as_batches
 from adaptkit.runtime import AdaptedModel
-from adaptkit.runtime.cache_index import NOTHING, BitIndex, ExactIndex, Index, ListIndex
+from adaptkit.runtime.cache_index import NOTHING, BitIndex, ExactIndex, Index, ListIndex, Nearest, hits
 from adaptkit.runtime.result_cache import BITS, AnswerForm
 from adaptkit.runtime.session import open_session
 from adaptkit.technique import Context
@@ -55,7 +55,7 @@ def fit_cache(settings: ResultCache, inner: Artifact, context: Context) -> Cache
     found = {sure: seen.look_up(kinds, sure) for sure in settings.min_confidences}
     rule = choose_rule(found, settings.target_precision, limit, settings.confidence, context.seed)
     taken = found[rule.min_confidence]
-    hit = taken.distance <= rule.threshold
+    hit = hits(taken.nearest, rule.threshold, rule.ratio)
     context.notes.append(_summary(settings, rule, taken, seen))
     capacity = settings.capacity if isinstance(settings.capacity, int) else 0
     if isinstance(settings.capacity, Popularity):
@@ -77,17 +77,16 @@ def key_network(settings: ResultCache, x: Tensor, rng: np.random.Generator) -> K
     Raises:
         DataError: The key does not fit the samples, or they all look the same.
     """
+    cells = settings.cells
     if settings.key == "hash":
         if x.ndim != 4:
             raise DataError(
                 f"a hash is of images, N × C × H × W; here are {list(x.shape)}: use an embedding as the key"
             )
-        cells = 2 * settings.cells
         flat = pooled(x, cells)
         return KeyNetwork(
             cells, flat.mean(0), perceptual_hash(*_pooled_shape(x, cells), settings.perturbations.flip), unit=False
         )
-    cells = settings.cells
     values, again = (pooled(settings.perturbations.apply(x, rng), cells) for _ in range(2))
     fold = settings.perturbations.flip and x.ndim == 4
     if fold:
@@ -117,6 +116,7 @@ class Indexes:
     shape: tuple[int, ...]
 
     def __call__(self, capacity: int) -> Index:
+        """Make one."""
         if self.settings.unit == "bits":
             return BitIndex(capacity)
         if self.lists is None or not isinstance(self.settings.search, Lists):
@@ -151,11 +151,11 @@ class _Seen:
         stored = _confidence(self.stored_answers) >= min_confidence
         index = indexes(len(stored))
         for slot in np.flatnonzero(stored).tolist():
-            index.add(slot, self.stored_keys[slot])
+            index.add(slot, self.stored_keys[slot], int(self.stored_answers[slot].argmax()))
         parts = [index.nearest(self.keys[at : at + _BATCH]) for at in range(0, len(self.keys), _BATCH)]
-        slots, distances = (np.concatenate(each) for each in zip(*parts, strict=True))
-        said = np.where(slots == NOTHING, -1, self.stored_answers.argmax(-1)[slots])
-        return LookUps(distances, said == self.answers.argmax(-1), said == self.y)
+        nearest = Nearest(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+        said = np.where(nearest.slots == NOTHING, -1, self.stored_answers.argmax(-1)[nearest.slots])
+        return LookUps(nearest, said == self.answers.argmax(-1), said == self.y)
 
 
 def _see(
@@ -220,9 +220,9 @@ def _capacity(
     capacity, latency = best_capacity(capacities, lookups, misses, model_seconds)
     place = capacities.index(capacity)
     context.notes.append(
-        f"{capacity:,} entries: of {', '.join(f'{size:,}' for size in capacities)} they have the least expected latency, "
-        f"{1e6 * latency:.0f} µs a request ({1e6 * lookups[place]:.0f} µs to search, {100 * misses[place]:.1f} % misses "
-        f"of {1e6 * model_seconds:.0f} µs each)"
+        f"{capacity:,} entries: of {', '.join(f'{size:,}' for size in capacities)} they have the least expected "
+        f"latency, {1e6 * latency:.0f} µs a request ({1e6 * lookups[place]:.0f} µs to search, "
+        f"{100 * misses[place]:.1f} % misses of {1e6 * model_seconds:.0f} µs each)"
     )
     return capacity
 
@@ -235,7 +235,7 @@ def lookup_seconds(indexes: Indexes, capacities: list[int], seed: int, repeats: 
         index = indexes(size)
         keys = _random_keys(indexes, size + repeats, rng)
         for slot, key in enumerate(keys[:size]):
-            index.add(slot, key)
+            index.add(slot, key, slot % 10)
         taken = []
         for key in keys[size:]:
             started = perf_counter()
@@ -254,16 +254,17 @@ def _random_keys(indexes: Indexes, count: int, rng: np.random.Generator) -> Arra
 
 
 def _summary(settings: ResultCache, rule: HitRule, found: LookUps, seen: _Seen) -> str:
-    hit = found.distance <= rule.threshold
+    hit = hits(found.nearest, rule.threshold, rule.ratio)
     false, own = int((hit & ~found.same).sum()), seen.answers.argmax(-1) == seen.y
     low, high = 1 - share_bound(len(hit) - false, len(hit), 0.975), share_bound(false, len(hit), 0.975)
     repeated, new = (100 * hit[rows].mean() for rows in (seen.repeated, ~seen.repeated))
     unit = f"{rule.threshold:.4f} cosine" if settings.unit == "cosine" else f"{rule.threshold:.0f} bits"
     return (
-        f"an entry answers within {unit}, and is stored where the model gives at least {100 * rule.min_confidence:g} %; "
-        f"of {rule.samples} validation queries {rule.hits} hit and {rule.wrong} of these had another answer than the "
-        f"model: a hit is right in at least {100 * rule.precision_bound:.2f} % with {100 * settings.confidence:g} % "
-        f"confidence. Of all {len(hit)} queries {repeated:.1f} % of those that repeat hit and {new:.1f} % of those that "
-        f"are new; {100 * false / len(hit):.2f} % were false hits ({100 * low:.2f} to {100 * high:.2f} %). By label "
-        f"{100 * found.right[hit].mean():.1f} % of the hits are right, {100 * own[hit].mean():.1f} % by the model itself"
+        f"an entry answers within {unit} and {100 * rule.ratio:.1f} % of the distance to the next answer, and is "
+        f"stored where the model gives at least {100 * rule.min_confidence:g} %; of {rule.samples} validation queries "
+        f"{rule.hits} hit, {rule.wrong} of these with another answer than the model's: a hit is right in at least "
+        f"{100 * rule.precision_bound:.2f} % with {100 * settings.confidence:g} % confidence. Of all {len(hit)} "
+        f"queries {repeated:.1f} % of those that repeat hit and {new:.1f} % of those that are new; "
+        f"{100 * false / len(hit):.2f} % were false hits ({100 * low:.2f} to {100 * high:.2f} %). By label "
+        f"{100 * found.right[hit].mean():.1f} % of the hits are right, {100 * own[hit].mean():.1f} % by the model"
     )

@@ -10,9 +10,11 @@ import numpy as np
 
 from adaptkit.conditional.bounds import share_bound
 from adaptkit.errors import TargetError
+from adaptkit.runtime.cache_index import Nearest, hits
 
 Array: TypeAlias = np.ndarray[Any, Any]
-_NOTCHES = 48
+_NOTCHES = 32
+_CAPS = (0.5, 0.8, 0.95, 1.0)
 _SHARE = 0.3
 
 
@@ -21,18 +23,18 @@ class LookUps:
     """What a cache that holds some entries finds for some queries.
 
     Args:
-        distance: N, to the nearest entry; infinity where there is none.
+        nearest: What is found for N queries.
         same: N, whether that entry's answer is the model's own.
         right: N, whether it is the label.
     """
 
-    distance: Array
+    nearest: Nearest
     same: Array
     right: Array
 
     def part(self, rows: Array) -> LookUps:
         """Take some of the queries."""
-        return LookUps(self.distance[rows], self.same[rows], self.right[rows])
+        return LookUps(Nearest(*(each[rows] for each in self.nearest)), self.same[rows], self.right[rows])
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class HitRule:
 
     Args:
         threshold: An entry at most this far away answers.
+        ratio: And only if it is nearer than this share of the distance to the nearest entry with another answer.
         min_confidence: Answers that the model is less sure of are not stored.
         hits: Queries answered.
         wrong: Of those, answers that are not the model's own.
@@ -49,6 +52,7 @@ class HitRule:
     """
 
     threshold: float
+    ratio: float
     min_confidence: float
     hits: int
     wrong: int
@@ -56,19 +60,22 @@ class HitRule:
     precision_bound: float
 
 
-def apply_rule(found: LookUps, threshold: float, min_confidence: float, confidence: float = 0.95) -> HitRule:
-    """See what a threshold does.
+def apply_rule(
+    found: LookUps, threshold: float, ratio: float, min_confidence: float, confidence: float = 0.95
+) -> HitRule:
+    """See what a rule does.
 
     Example:
-        >>> found = LookUps(np.array([0.1, 0.2, 0.9]), np.array([True, False, True]), np.array([True, True, True]))
-        >>> rule = apply_rule(found, 0.5, 0.0)
+        >>> nearest = Nearest(np.array([0, 1, 2]), np.array([0.1, 0.2, 0.9]), np.full(3, 1.0))
+        >>> found = LookUps(nearest, np.array([True, False, True]), np.array([True, True, True]))
+        >>> rule = apply_rule(found, threshold=0.5, ratio=0.4, min_confidence=0.0)
         >>> rule.hits, rule.wrong
         (2, 1)
     """
-    hit = found.distance <= threshold
-    hits, wrong = int(hit.sum()), int((hit & ~found.same).sum())
-    bound = 1 - share_bound(wrong, hits, confidence)
-    return HitRule(float(threshold), min_confidence, hits, wrong, len(found.same), bound)
+    hit = hits(found.nearest, threshold, ratio)
+    count, wrong = int(hit.sum()), int((hit & ~found.same).sum())
+    bound = 1 - share_bound(wrong, count, confidence)
+    return HitRule(threshold, ratio, min_confidence, count, wrong, len(found.same), bound)
 
 
 def choose_rule(
@@ -97,17 +104,16 @@ def choose_rule(
     order = np.random.default_rng(seed).permutation(count)
     first, others = order[: round(_SHARE * count)], order[round(_SHARE * count) :]
     tried = [
-        apply_rule(each.part(first), threshold, sure, confidence)
+        apply_rule(each.part(first), threshold, ratio, sure, confidence)
         for sure, each in found.items()
-        for threshold in _notches(each.distance[first], limit)
+        for threshold, ratio in _candidates(each.part(first).nearest, limit)
     ]
     tried.sort(key=lambda rule: (rule.precision_bound, rule.hits), reverse=True)
     best: HitRule | None = None
     failed: HitRule | None = None
-    for candidate in tried:
-        tested = apply_rule(
-            found[candidate.min_confidence].part(others), candidate.threshold, candidate.min_confidence, confidence
-        )
+    for each in tried:
+        part = found[each.min_confidence].part(others)
+        tested = apply_rule(part, each.threshold, each.ratio, each.min_confidence, confidence)
         if tested.precision_bound < target:
             failed = tested
             break
@@ -118,11 +124,16 @@ def choose_rule(
     return best
 
 
-def _notches(distances: Array, limit: float) -> list[float]:
-    usable = distances[distances < limit]
-    if not len(usable):
+def _candidates(found: Nearest, limit: float) -> list[tuple[float, float]]:
+    """List thresholds and ratios between which the queries fall."""
+    usable = (found.distances < limit) & (found.distances < found.others)
+    if not usable.any():
         return []
-    return [float(notch) for notch in np.unique(np.quantile(usable, np.linspace(0, 1, _NOTCHES), method="lower"))]
+    distances, others = found.distances[usable], found.others[usable]
+    notches = np.unique(np.quantile(distances / others, np.linspace(0, 1, _NOTCHES), method="higher"))
+    ratios = np.minimum(1.0, np.nextafter(notches, 2))
+    caps = np.unique(np.quantile(distances, _CAPS, method="higher"))
+    return [(float(cap), float(ratio)) for cap in caps for ratio in ratios]
 
 
 def _refusal(failed: HitRule | None, target: float, confidence: float) -> str:

@@ -113,6 +113,7 @@ class Cached:
             unit=self.settings.unit,
             dimensions=self.dimensions,
             threshold=self.rule.threshold,
+            ratio=self.rule.ratio,
             min_confidence=self.rule.min_confidence,
             capacity=self.capacity,
             eviction=self.settings.eviction,
@@ -128,10 +129,11 @@ class ResultCache(Conditional):
     """Answer from memory what was seen before, and run the model for the rest.
 
     The key of an input is a small unit vector, or a perceptual hash. An entry answers where it is near enough: at a
-    cosine distance (1 − cosine), or in so many bits, of at most a threshold. That is chosen on pairs of validation
-    samples, as a server would see them: half of the samples are stored, changed at random; then they all come, changed
-    anew. The share of hits with the answer that the model itself would give is bounded from below (Clopper-Pearson);
-    where no threshold reaches the target, it refuses. Answers that the model is not sure enough of are not stored.
+    cosine distance (1 − cosine), or in so many bits, of at most a threshold, and clearly nearer than the nearest entry
+    with another answer. Both are chosen on pairs of validation samples, as a server would see them: half of the samples
+    are stored, changed at random; then they all come, changed anew. The share of hits with the answer that the model
+    itself would give is bounded from below (Clopper-Pearson); where no rule reaches the target, it refuses. Answers
+    that the model is not sure enough of are not stored.
 
     While it runs, the model answers a share of the hits all the same, and entries that were wrong are dropped. A cache
     saved to disk serves only the very files it was filled by.
@@ -151,8 +153,8 @@ class ResultCache(Conditional):
     hash of 64 bits: signs of low frequencies of the grey image."""
     dimensions: Annotated[int, Field(ge=1, le=256)] = 32
     """Of an embedding, at most."""
-    cells: Annotated[int, Field(ge=1, le=64)] = 8
-    """Rows and columns of pooled images; a hash takes twice as many."""
+    cells: Annotated[int, Field(ge=1, le=64)] = 16
+    """Rows and columns of pooled images."""
     target_precision: Annotated[float, Field(gt=0, lt=1)] = 0.99
     """Share of the hits that must have the model's own answer."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from adaptkit.runtime.cache_index import NOTHING, Index
+from adaptkit.runtime.cache_index import NOTHING, Index, hits
 from adaptkit.runtime.cache_order import ORDERS, Eviction
 from adaptkit.runtime.result import Array
 
@@ -22,13 +22,14 @@ class Store:
         shape: Of an answer.
         dtype: numpy's name of its type.
         threshold: An entry at most this far away is found.
+        ratio: And nearer than this share of the distance to the nearest entry with another answer.
         eviction: Which entry goes when the store is full.
         ttl_seconds: How long an entry is good; for ever where None.
         clock: Seconds since any time that stays the same when a process starts anew.
 
     Example:
         >>> from adaptkit.runtime.cache_index import ExactIndex
-        >>> store = Store(ExactIndex(2, 2), 2, (3,), "float32", threshold=0.1)
+        >>> store = Store(ExactIndex(2, 2), 2, (3,), "float32", threshold=0.1, ratio=0.5)
         >>> store.add(np.array([1, 0], np.float32), np.arange(3))
         >>> slots = store.find(np.eye(2, dtype=np.float32))
         >>> slots.tolist(), store.answers(slots[:1]).tolist()
@@ -42,12 +43,13 @@ class Store:
         shape: tuple[int, ...],
         dtype: str,
         threshold: float,
+        ratio: float,
         eviction: Eviction = "lru",
         ttl_seconds: float | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._index, self._order, self._clock = index, ORDERS[eviction](), clock
-        self._threshold, self._ttl = threshold, ttl_seconds
+        self._threshold, self._ratio, self._ttl = threshold, ratio, ttl_seconds
         self._answers = np.zeros((capacity, *shape), dtype)
         self._stored: OrderedDict[int, float] = OrderedDict()
         self._serials = np.zeros(capacity, np.int64)
@@ -58,13 +60,13 @@ class Store:
         return len(self._stored)
 
     def find(self, keys: Array) -> Array:
-        """Give the slot of the nearest entry for each of N keys, `NOTHING` where none is near enough; counts as a use.
+        """Give the slot of the entry that may answer for each of N keys, `NOTHING` where none may; counts as a use.
 
         A key that is not finite is near to nothing.
         """
         self._forget_old()
-        slots, distances = self._index.nearest(keys)
-        slots = np.where(distances <= self._threshold, slots, NOTHING)
+        nearest = self._index.nearest(keys)
+        slots = np.where(hits(nearest, self._threshold, self._ratio), nearest.slots, NOTHING)
         for slot in slots.tolist():
             if slot != NOTHING:
                 self._order.touch(slot)
@@ -86,7 +88,7 @@ class Store:
             self._drop(self._order.victim())
             self.evicted += 1
         slot = self._free.pop()
-        self._index.add(slot, key)
+        self._index.add(slot, key, int(answer.argmax()))
         self._order.add(slot, uses)
         self._answers[slot] = answer
         self._added += 1

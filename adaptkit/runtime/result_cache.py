@@ -54,6 +54,7 @@ class CacheManifest(Manifest):
         unit: What the threshold is in: cosine distance (1 − cosine) between embeddings, or bits between hashes.
         dimensions: Of a key: numbers of an embedding, 64 bits of a hash.
         threshold: An entry at most this far away answers.
+        ratio: And only if it is nearer than this share of the distance to the nearest entry with another answer.
         min_confidence: Largest softmax probability that an answer needs to be stored.
         capacity: Entries at most.
         eviction: Which entry goes when the cache is full.
@@ -68,6 +69,7 @@ class CacheManifest(Manifest):
     unit: Literal["cosine", "bits"]
     dimensions: Annotated[int, Field(ge=1)]
     threshold: Annotated[float, Field(ge=0)]
+    ratio: Annotated[float, Field(gt=0, le=1)]
     min_confidence: Annotated[float, Field(ge=0, le=1)]
     capacity: Annotated[int, Field(ge=1)]
     eviction: Eviction
@@ -168,6 +170,7 @@ class ResultCache:
             manifest.answer.shape,
             manifest.answer.dtype,
             manifest.threshold,
+            manifest.ratio,
             manifest.eviction,
             manifest.ttl_seconds,
             clock,
