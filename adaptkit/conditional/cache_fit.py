@@ -15,10 +15,9 @@ from adaptkit.conditional.base import Artifact, opened
 from adaptkit.conditional.bounds import share_bound
 from adaptkit.conditional.cachier import best_capacity, lfu_miss_rate, lru_miss_rate, zipf
 from adaptkit.conditional.hit_threshold import Array, HitRule, LookUps, choose_rule
-from adaptkit.conditional.keys import KeyNetwork, centres, discriminant, mirrored, perceptual_hash, pooled
+from adaptkit.conditional.keys import KeyMaker, centres, discriminant, mirrored, perceptual_hash, pooled
 from adaptkit.conditional.result_cache import Cached, Lists, Popularity, ResultCache
 from adaptkit.errors import DataError
-from adaptkit.export.onnx import final_onnx
 from adaptkit.loading.batches import BatchSource, as_batches
 from adaptkit.runtime import AdaptedModel
 from adaptkit.runtime.cache_index import NOTHING, BitIndex, ExactIndex, Index, ListIndex, Nearest, hits
@@ -41,8 +40,7 @@ def fit_cache(settings: ResultCache, inner: Artifact, context: Context) -> Cache
     assert context.calibration is not None
     rng = np.random.default_rng(context.seed)
     known, _ = _all(context.calibration)
-    network = key_network(settings, known, rng)
-    proto = final_onnx(network, context.example_inputs[:1])
+    proto = key_maker(settings, known, rng).onnx(tuple(known.shape[1:]))
     make_keys = _Keys(proto, settings)
     lists = None
     if isinstance(settings.search, Lists):
@@ -66,8 +64,8 @@ def fit_cache(settings: ResultCache, inner: Artifact, context: Context) -> Cache
     return Cached(inner, proto, settings, rule, dimensions, capacity, lists, form, float(hit.mean()), context.seed)
 
 
-def key_network(settings: ResultCache, x: Tensor, rng: np.random.Generator) -> KeyNetwork:
-    """Make what turns inputs into keys, from samples.
+def key_maker(settings: ResultCache, x: Tensor, rng: np.random.Generator) -> KeyMaker:
+    """Find what turns inputs into keys, from samples.
 
     Args:
         settings: Of the cache.
@@ -84,7 +82,7 @@ def key_network(settings: ResultCache, x: Tensor, rng: np.random.Generator) -> K
                 f"a hash is of images, N × C × H × W; here are {list(x.shape)}: use an embedding as the key"
             )
         flat = pooled(x, cells)
-        return KeyNetwork(
+        return KeyMaker(
             cells, flat.mean(0), perceptual_hash(*_pooled_shape(x, cells), settings.perturbations.flip), unit=False
         )
     values, again = (pooled(settings.perturbations.apply(x, rng), cells) for _ in range(2))
@@ -93,7 +91,7 @@ def key_network(settings: ResultCache, x: Tensor, rng: np.random.Generator) -> K
         shape = _pooled_shape(x, cells)
         values, again = (mirrored(each.T, *shape).T for each in (values, again))
     projection = discriminant(values, values - again, settings.dimensions)
-    return KeyNetwork(cells, values.mean(0), mirrored(projection, *shape) if fold else projection)
+    return KeyMaker(cells, values.mean(0), mirrored(projection, *shape) if fold else projection)
 
 
 class _Keys:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+import onnx
 import torch
-from torch import Tensor, nn
+from onnx import helper, numpy_helper
+from torch import Tensor
 from torch.nn import functional as F
 
 from adaptkit.errors import DataError
@@ -14,38 +18,60 @@ BITS = 64
 _FEWEST_BITS = 16
 _RIDGE = 0.01
 _TINY = 1e-12
+_IR_VERSION = 10
 
 
-class KeyNetwork(nn.Module):
-    """Pool an image, project it, and make a unit vector of it; a hash keeps the signs only.
+@dataclass(frozen=True)
+class KeyMaker:
+    """What makes a key of an input: pool, project, and scale to length 1; a hash keeps the signs only.
 
     Args:
-        cells: Pooled images have this many rows and columns at most; other inputs are taken as they are.
+        cells: Pooled images have about so many rows and columns; other inputs are taken as they are.
         mean: Of pooled inputs.
         projection: Pooled values × dimensions.
-        unit: Whether vectors are scaled to length 1; one of zeros stays.
-
-    Example:
-        >>> network = KeyNetwork(2, torch.zeros(4), torch.eye(4))
-        >>> network(torch.ones(3, 1, 8, 8))[0].tolist()
-        [0.5, 0.5, 0.5, 0.5]
+        unit: Whether keys are scaled to length 1; one of zeros stays.
     """
 
-    offset: Tensor
+    cells: int
+    mean: Tensor
     projection: Tensor
+    unit: bool = True
 
-    def __init__(self, cells: int, mean: Tensor, projection: Tensor, unit: bool = True) -> None:
-        super().__init__()
-        self.cells, self.unit = cells, unit
-        self.register_buffer("offset", (mean @ projection).float())
-        self.register_buffer("projection", projection.float())
+    def onnx(self, sample_shape: tuple[int, ...], opset: int = 20) -> onnx.ModelProto:
+        """Write it as a graph from `input`, N × the shape of a sample, to `key`, N × dimensions.
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map a batch to N × dimensions."""
-        keys: Tensor = pooled(x, self.cells) @ self.projection - self.offset
+        Example:
+            >>> import numpy as np
+            >>> from adaptkit.runtime.session import open_session
+            >>> proto = KeyMaker(2, torch.zeros(4), torch.eye(4)).onnx((1, 8, 8))
+            >>> x = np.ones((3, 1, 8, 8), np.float32)
+            >>> open_session(proto.SerializeToString()).run(None, {"input": x})[0][0].tolist()
+            [0.5, 0.5, 0.5, 0.5]
+        """
+        nodes, last = [], "input"
+        if len(sample_shape) == 3 and max(pool := _window(sample_shape, self.cells)) > 1:
+            nodes.append(helper.make_node("AveragePool", [last], ["pooled"], kernel_shape=pool, strides=pool))
+            last = "pooled"
+        nodes += [
+            helper.make_node("Flatten", [last], ["flat"]),
+            helper.make_node("Gemm", ["flat", "projection", "offset"], ["projected" if self.unit else "key"]),
+        ]
+        constants = {"projection": self.projection, "offset": -(self.mean @ self.projection)}
         if self.unit:
-            keys = keys / keys.square().sum(1, keepdim=True).sqrt().clamp_min(_TINY)
-        return keys
+            constants |= {"axes": torch.tensor([1]), "tiny": torch.tensor(_TINY)}
+            nodes += [
+                helper.make_node("ReduceL2", ["projected", "axes"], ["length"]),
+                helper.make_node("Max", ["length", "tiny"], ["positive"]),
+                helper.make_node("Div", ["projected", "positive"], ["key"]),
+            ]
+        for node in nodes:
+            node.name = f"key/{node.op_type}"
+        values = [numpy_helper.from_array(value.numpy(), name) for name, value in constants.items()]
+        floats = onnx.TensorProto.FLOAT
+        x = helper.make_tensor_value_info("input", floats, ["batch", *sample_shape])
+        key = helper.make_tensor_value_info("key", floats, ["batch", self.projection.shape[1]])
+        graph = helper.make_graph(nodes, "key", [x], [key], values)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=_IR_VERSION)
 
 
 def pooled(x: Tensor, cells: int) -> Tensor:
@@ -56,9 +82,12 @@ def pooled(x: Tensor, cells: int) -> Tensor:
         torch.Size([2, 192])
     """
     if x.ndim == 4:
-        size = max(1, x.shape[2] // cells), max(1, x.shape[3] // cells)
-        x = F.avg_pool2d(x, size) if max(size) > 1 else x
+        x = F.avg_pool2d(x, _window(x.shape[1:], cells))
     return x.flatten(1)
+
+
+def _window(sample_shape: Sequence[int], cells: int) -> tuple[int, int]:
+    return max(1, sample_shape[1] // cells), max(1, sample_shape[2] // cells)
 
 
 def mirrored(projection: Tensor, channels: int, height: int, width: int) -> Tensor:

@@ -71,7 +71,7 @@ def write_stages(
     (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     limits = [*map(float, thresholds), None]
     described = []
-    takes = [_value(stage.graph.input[0]) for stage in stages]
+    takes = [value_of(stage.graph.input[0]) for stage in stages]
     for number, (stage, named, limit) in enumerate(zip(stages, names, limits, strict=True)):
         name = f"{FOLDER}/{number}.onnx"
         whole = onnx.ModelProto.FromString(stage.SerializeToString())  # writing may change how constants are held
@@ -118,7 +118,8 @@ def write_single_file(
     packaging.write(compose(stages, names, rule, thresholds), path)
 
 
-def _value(info: onnx.ValueInfoProto) -> Value:
+def value_of(info: onnx.ValueInfoProto) -> Value:
+    """Describe what a stage takes, for one sample."""
     kind = info.type.tensor_type
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type))
     shape = tuple(dim.dim_value for dim in kind.shape.dim[1:])

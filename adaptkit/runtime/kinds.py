@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from adaptkit.runtime.activation_cache import ActivationCache, ActivationManifest
 from adaptkit.runtime.early_exit import ExitsManifest, StagedExits
 from adaptkit.runtime.manifest import Manifest
 from adaptkit.runtime.result import Runner
@@ -30,4 +31,5 @@ class Kind(NamedTuple):
 KINDS: dict[str, Kind] = {
     "early_exit": Kind(ExitsManifest, StagedExits.load),
     "result_cache": Kind(CacheManifest, ResultCache.load),
+    "activation_cache": Kind(ActivationManifest, ActivationCache.load),
 }

@@ -1,5 +1,6 @@
 """A result cache from samples to files, before a network of the zoo, on real digits."""
 
+import functools
 import json
 import threading
 import warnings
@@ -16,7 +17,7 @@ from adaptkit.conditional.base import opened
 from adaptkit.conditional.bounds import share_bound
 from adaptkit.conditional.cachier import best_capacity, lfu_miss_rate, lru_miss_rate, zipf
 from adaptkit.conditional.hit_threshold import LookUps, apply_rule, choose_rule
-from adaptkit.conditional.keys import centres, discriminant, mirrored, perceptual_hash, pooled
+from adaptkit.conditional.keys import KeyMaker, centres, discriminant, mirrored, perceptual_hash, pooled
 from adaptkit.conditional.perturbations import Perturbations
 from adaptkit.conditional.plain import PlainArtifact
 from adaptkit.conditional.result_cache import Lists, Popularity, ResultCache
@@ -41,7 +42,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def network():
-    return load_model(ModelSpec(zoo="lenet5_digits", weights="default")).eval()
+    return load_model(ModelSpec(zoo="lenet5_digits")).eval()
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +55,14 @@ def test_images(data):
     return torch.cat([x for x, _ in data.test]).numpy()
 
 
+@functools.cache
+def plain(network):
+    """Exported once for all tests."""
+    return PlainArtifact(network, (torch.zeros(1, 1, 8, 8),))
+
+
 def wrap(network, context, **settings):
-    return ResultCache(**(SETTINGS | settings)).wrap(PlainArtifact(network, context.example_inputs), network, context)
+    return ResultCache(**(SETTINGS | settings)).wrap(plain(network), network, context)
 
 
 @pytest.fixture(scope="module")
@@ -177,9 +184,9 @@ def test_pixels_in_the_graph(artifact, tmp_path, test_images):
     artifact.write(tmp_path, Packaging(mean=(0.3,), std=(0.4,)))
     model = AdaptedModel.load(tmp_path, threads=1)
     x = model.expected_input(test_images[:4])
-    with opened(artifact) as plain:
-        np.testing.assert_allclose(model.runner.keys(x), plain.runner.keys(test_images[:4]), atol=1e-4)
-        np.testing.assert_allclose(model(x).logits, plain(test_images[:4]).logits, atol=1e-3)
+    with opened(artifact) as bare:
+        np.testing.assert_allclose(model.runner.keys(x), bare.runner.keys(test_images[:4]), atol=1e-4)
+        np.testing.assert_allclose(model(x).logits, bare(test_images[:4]).logits, atol=1e-3)
 
 
 def test_shadowed_hits_run_the_model_and_wrong_entries_go(artifact, tmp_path, network, test_images):
@@ -222,7 +229,7 @@ def test_entries_of_another_model_or_of_other_keys_are_not_served(
     model(test_images[:20])
     model.runner.save()
     other = tmp_path_factory.mktemp("other")
-    changed = load_model(ModelSpec(zoo="lenet5_digits", weights="default")).eval()
+    changed = load_model(ModelSpec(zoo="lenet5_digits")).eval()
     with torch.no_grad():
         next(changed.parameters()).mul_(1.001)
     wrap(changed, context).write(other, Packaging())
@@ -491,6 +498,25 @@ def shifted(image, down, right):
 def test_noise_alone_on_vectors():
     x = torch.zeros(1000, 5)
     assert float(Perturbations(noise=0.3).apply(x, np.random.default_rng(0)).std()) == pytest.approx(0.3, rel=0.05)
+
+
+@pytest.mark.parametrize("unit", [True, False])
+@pytest.mark.parametrize("shape", [(3, 9, 8), (12,), (2, 3, 3)])
+def test_key_graphs_compute_what_torch_does(unit, shape):
+    x = torch.randn(5, *shape)
+    flat = pooled(x, 4)
+    mean, projection = torch.randn(flat.shape[1]), torch.randn(flat.shape[1], 6)
+    proto = KeyMaker(4, mean, projection, unit).onnx(shape)
+    given = ort.InferenceSession(proto.SerializeToString()).run(None, {"input": x.numpy()})[0]
+    wanted = (flat - mean) @ projection
+    wanted = nn.functional.normalize(wanted, dim=1) if unit else wanted
+    np.testing.assert_allclose(given, wanted.numpy(), atol=1e-4)
+
+
+def test_an_input_like_no_other_has_a_key_of_zeros():
+    proto = KeyMaker(4, torch.ones(4), torch.eye(4)).onnx((4,))
+    given = ort.InferenceSession(proto.SerializeToString()).run(None, {"input": np.ones((1, 4), np.float32)})[0]
+    assert given.tolist() == [[0.0] * 4]
 
 
 def test_keys_of_mirror_images_are_the_same():
