@@ -72,7 +72,7 @@ def share_bound(seen: int, samples: int, confidence: float = 0.95) -> float:
     if seen >= samples:
         return 1.0
     low, high = seen / samples, 1.0
-    for _ in range(60):
+    for _ in range(40):
         middle = (low + high) / 2
         low, high = (middle, high) if _at_most(seen, samples, middle) > 1 - confidence else (low, middle)
     return high

@@ -133,7 +133,8 @@ def discriminant(values: Tensor, changes: Tensor, dimensions: int) -> Tensor:
     whiten = axes / variances.sqrt()
     ratios, directions = torch.linalg.eigh(whiten.T @ spread @ whiten)
     kept = min(dimensions, int((ratios > ratios[-1] * 1e-9).sum()))
-    return (whiten @ directions.flip(1)[:, :kept]).float()
+    projection: Tensor = (whiten @ directions.flip(1)[:, :kept]).float()
+    return projection
 
 
 def cosines(size: int) -> Tensor:

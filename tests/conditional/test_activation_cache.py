@@ -194,7 +194,7 @@ def test_activations_that_are_no_numbers_are_like_nothing():
 
 def test_what_it_refuses(network, context, steady):
     plain = PlainArtifact(network, context.example_inputs)
-    with pytest.raises(TargetError, match="no thresholds for a drop of at most 0.01 points"):
+    with pytest.raises(TargetError, match=r"no thresholds for a drop of at most 0\.01 points"):
         ActivationCache(**(SETTINGS | {"max_accuracy_drop": 0.0001})).wrap(plain, network, context)
     with pytest.raises(DataError, match="needs training and validation data"):
         ActivationCache().wrap(plain, network, context.replace(train=None))
