@@ -160,6 +160,63 @@ def frame_cache() -> str:
     return "\n".join([*rows, "", _note(results, "all frames, and deciles over blocks of 20", "frame_cache.py")])
 
 
+def result_cache() -> str:
+    """A stream through a result cache, and what a look-up takes."""
+    results: dict[str, Any] = json.loads((RESULTS / "result_cache.json").read_text())
+    rows = ["| key and search | hits | right of these | accuracy, network → cache | faster on the stream |"]
+    rows[0] += " look-up to model, by entries |"
+    rows.append("|---" * 6 + "|")
+    for name, found in results.items():
+        own, given = (100 * found["accuracy"][key] for key in ("model", "cache"))
+        rows.append(
+            f"| {name} | {100 * found['hit_rate']:.1f} % | {100 * found['precision']:.2f} % "
+            f"(at least {100 * found['precision_low']:.2f}) | {own:.2f} → {given:.2f} % "
+            f"| {found['speedup']['whole']:.2f} × ({found['speedup']['p10']:.2f} to {found['speedup']['p90']:.2f}) "
+            f"| {_lookups(found['lookup_us'])} |"
+        )
+    first = next(iter(results.values()))
+    changes = first["perturbations"]
+    what = (
+        f"{first['requests']:,} requests over {first['distinct']:,} of the 10,000 test images of CIFAR-10, drawn by "
+        f"Zipf's law with exponent {first['exponent']:g}, each shifted by up to {32 * changes['crop']:.0f} pixels, "
+        f"mirrored or not, with noise of {changes['noise']:g}; ResNet-56; right: the network's own answer to that "
+        "request, with the lower end of a one-sided 95 % interval; deciles of turns of a hundred requests; a look-up "
+        "makes the key and searches"
+    )
+    return "\n".join([*rows, "", _note(results, what, "result_cache.py")])
+
+
+def _lookups(sizes: dict[str, dict[str, float]]) -> str:
+    parts = []
+    for size, times in sizes.items():
+        share = 100 * (times["key"] + times["search"]) / times["model"]
+        parts.append(f"{int(size):,}: {share:.1f} % ({times['key']:.0f} + {times['search']:.0f} µs)")
+    return "<br>".join(parts)
+
+
+def activation_cache() -> str:
+    """What stopping at known activations saves."""
+    results: dict[str, Any] = json.loads((RESULTS / "activation_cache.json").read_text())
+    rows = ["| network | points kept | stop there | top-1, test | faster at batch 1 |", "|---" * 5 + "|"]
+    for name, found in results.items():
+        if "refused" in found:
+            rows.append(f"| {name} | – | – | – | refused: {found['refused']} |")
+            continue
+        before, after = (100 * found["accuracy"][key] for key in ("network", "cache"))
+        shares = ", ".join(f"{100 * share:.1f} %" for share in found["shares"][:-1])
+        rows.append(
+            f"| {name} | {', '.join(found['points'])} | {shares} | {before:.2f} → {after:.2f} % "
+            f"| {found['speedup']['whole']:.2f} × ({found['speedup']['p10']:.2f} to {found['speedup']['p90']:.2f}) |"
+        )
+    first = next(iter(results.values()))["settings"]
+    what = (
+        f"{first['entries']:,} known training images, {first['neighbours']} neighbours, a drop of at most "
+        f"{100 * first['max_accuracy_drop']:g} points on validation with {100 * first['confidence']:g} % confidence; "
+        "deciles of turns of a hundred requests"
+    )
+    return "\n".join([*rows, "", _note(results, what, "activation_cache.py")])
+
+
 def _note(results: dict[str, Any], what: str, script: str) -> str:
     place = next(iter(results.values()))["machine"]
     commits = ", ".join(sorted({result["machine"]["commit"] for result in results.values()}))
@@ -393,6 +450,8 @@ TABLES = {
     "mixed_precision": mixed_precision,
     "frame_cache": frame_cache,
     "distillation": distillation,
+    "result_cache": result_cache,
+    "activation_cache": activation_cache,
     "load_balanced": load_balanced,
     "factorization": factorization,
     "sparsity": sparsity,

@@ -221,20 +221,9 @@ class EarlyExit(Conditional):
 
     def _heads(self, model: nn.Module, context: Context) -> dict[str, nn.Module]:
         from adaptkit.conditional.heads import make_head
-        from adaptkit.conditional.points import exit_points, spread
+        from adaptkit.conditional.points import chosen_points
 
-        points = exit_points(model, context.example_inputs)
-        if isinstance(self.exits, int):
-            chosen = spread(points, self.exits)
-        else:
-            by_path = {point.path: point for point in points}
-            if unknown := [path for path in self.exits if path not in by_path]:
-                raise ModelError(
-                    f"the model cannot be left behind {', '.join(unknown)}; it can behind {', '.join(by_path)}"
-                )
-            chosen = sorted((by_path[path] for path in self.exits), key=lambda point: list(by_path).index(point.path))
-        if not chosen:
-            raise ModelError(f"{type(model).__name__} cannot be left early: nothing of it comes after a single value")
+        chosen = chosen_points(model, context.example_inputs, self.exits)
         classes = _answer(model, context.example_inputs).shape[1]
         return {point.path: make_head(point.shape, classes, self.head, self.head_width) for point in chosen}
 

@@ -94,6 +94,35 @@ def spread(points: list[Point], count: int) -> list[Point]:
     return chosen
 
 
+def chosen_points(model: nn.Module, example_inputs: tuple[Tensor, ...], wanted: int | tuple[str, ...]) -> list[Point]:
+    """Choose points by their number, or find those that are named.
+
+    Args:
+        model: As in `exit_points`.
+        example_inputs: As in `exit_points`.
+        wanted: How many at most, at even distances of time; or the modules.
+
+    Returns:
+        In the order they run.
+
+    Raises:
+        ModelError: The model cannot be captured, or cannot be left at all, or not behind a module that is named.
+    """
+    points = exit_points(model, example_inputs)
+    if isinstance(wanted, int):
+        chosen = spread(points, wanted)
+    else:
+        by_path = {point.path: point for point in points}
+        if unknown := [path for path in wanted if path not in by_path]:
+            raise ModelError(
+                f"the model cannot be left behind {', '.join(unknown)}; it can behind {', '.join(by_path)}"
+            )
+        chosen = [point for point in points if point.path in wanted]
+    if not chosen:
+        raise ModelError(f"{type(model).__name__} cannot be left early: nothing of it comes after a single value")
+    return chosen
+
+
 class _Taps(nn.Module):
     """Give what modules put out behind the model's own answer."""
 

@@ -178,5 +178,8 @@ def _worth(before: Outcome, after: Outcome) -> tuple[float, float]:
 
 
 def _notches(sureness: Array) -> list[float]:
-    """List thresholds from never to always."""
+    """List thresholds from never to always; what is not finite is never sure."""
+    sureness = sureness[np.isfinite(sureness)]
+    if not len(sureness):
+        return [NEVER]
     return [NEVER, *np.unique(np.quantile(sureness, np.linspace(0, 1, _NOTCHES), method="higher"))[::-1].tolist()]

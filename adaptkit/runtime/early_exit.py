@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,11 +10,11 @@ import numpy as np
 import onnxruntime as ort
 from pydantic import Field, model_validator
 
-from adaptkit.errors import DataError
 from adaptkit.export.rule import Rule, leaves_below
 from adaptkit.runtime.manifest import Manifest, Part
 from adaptkit.runtime.result import Array, Result
 from adaptkit.runtime.session import open_session
+from adaptkit.runtime.stages import Step, run_stages
 
 
 class Value(Part):
@@ -91,8 +90,10 @@ class StagedExits:
 
     def __init__(self, sessions: Sequence[ort.InferenceSession], manifest: ExitsManifest) -> None:
         self._sessions = tuple(sessions)
-        self._below = leaves_below(manifest.rule)
-        self._stages = [_OpenStage(session, stage) for session, stage in zip(sessions, manifest.stages, strict=True)]
+        below = leaves_below(manifest.rule)
+        self._stages = [
+            _OpenStage(session, stage, below) for session, stage in zip(sessions, manifest.stages, strict=True)
+        ]
         self.paths = tuple(f"exit {number}" for number in range(len(sessions)))
 
     @classmethod
@@ -112,48 +113,27 @@ class StagedExits:
         Raises:
             DataError: The model answers with NaN or infinity.
         """
-        started = time.perf_counter()
-        seconds: dict[str, float] = {}
-        before, going, crossing = 0.0, np.arange(len(x)), x
-        path, waited = np.zeros(len(x), np.int64), np.zeros(len(x))
-        answers: Array | None = None
-        for number, stage in enumerate(self._stages):
-            given = stage.run(crossing)
-            now = time.perf_counter() - started
-            seconds[self.paths[number]], before = now - before, now
-            logits = given[stage.logits]
-            leaving = self._leaving(stage, given)
-            if answers is None:
-                answers = np.empty((len(x), *logits.shape[1:]), logits.dtype)
-            leavers = going[leaving]
-            answers[leavers], path[leavers], waited[leavers] = logits[leaving], number, now
-            if leaving.all():
-                break
-            going, crossing = going[~leaving], given[0][~leaving]
-        assert answers is not None
-        if not np.isfinite(answers).all():
-            raise DataError("the model answers with NaN or infinity: its weights or a value on the way are broken")
-        return Result(answers, path, seconds, waited)
-
-    def _leaving(self, stage: _OpenStage, given: list[Array]) -> Array:
-        if stage.threshold is None:
-            return np.ones(len(given[stage.logits]), bool)
-        score = given[stage.score]
-        sure: Array = score <= stage.threshold if self._below else score >= stage.threshold
-        return sure
+        return run_stages(x, self._stages, self.paths)
 
 
 class _OpenStage:
-    """A session and where its outputs are; what crosses comes first."""
+    """A session, where its outputs are, and who leaves; what crosses comes first."""
 
-    def __init__(self, session: ort.InferenceSession, stage: Stage) -> None:
-        self._session, self._takes = session, stage.takes.name
+    def __init__(self, session: ort.InferenceSession, stage: Stage, below: bool) -> None:
+        self._session, self._takes, self._below = session, stage.takes.name, below
         names = [name for name in (stage.gives and stage.gives.name, stage.logits, stage.score) if name]
         self._names = names
-        self.logits = names.index(stage.logits)
-        self.score = names.index(stage.score) if stage.score else -1
-        self.threshold = None if stage.threshold is None else np.float32(stage.threshold)
+        self._logits = names.index(stage.logits)
+        self._score = names.index(stage.score) if stage.score else -1
+        self._threshold = None if stage.threshold is None else np.float32(stage.threshold)
 
-    def run(self, x: Array) -> list[Any]:
+    def __call__(self, x: Array) -> Step:
         given: list[Any] = self._session.run(self._names, {self._takes: x})
-        return given
+        return Step(given[0], given[self._logits], self._leaving(given))
+
+    def _leaving(self, given: list[Any]) -> Array:
+        if self._threshold is None:
+            return np.ones(len(given[self._logits]), bool)
+        score = given[self._score]
+        sure: Array = score <= self._threshold if self._below else score >= self._threshold
+        return sure

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from adaptkit.runtime.activation_cache import ActivationCache, ActivationManifest
 from adaptkit.runtime.cascade import Cascade, CascadeManifest
 from adaptkit.runtime.early_exit import ExitsManifest, StagedExits
 from adaptkit.runtime.frame_cache import FrameCache
 from adaptkit.runtime.frame_manifest import FramesManifest
 from adaptkit.runtime.manifest import Manifest
 from adaptkit.runtime.result import Runner
+from adaptkit.runtime.result_cache import CacheManifest, ResultCache
 from adaptkit.runtime.selector import Selector, SelectorManifest
 
 OpenFolder = Callable[[Path], Runner]
@@ -35,4 +37,6 @@ KINDS: dict[str, Kind] = {
     "frame_cache": Kind(FramesManifest, FrameCache.load),
     "cascade": Kind(CascadeManifest, Cascade.load),
     "selector": Kind(SelectorManifest, Selector.load),
+    "result_cache": Kind(CacheManifest, ResultCache.load),
+    "activation_cache": Kind(ActivationManifest, ActivationCache.load),
 }

@@ -1,0 +1,359 @@
+"""Answers from memory where an input was seen before; the model runs for the others."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import onnxruntime as ort
+import safetensors.numpy
+from pydantic import Field, model_validator
+from safetensors import SafetensorError
+
+from adaptkit.conditional.bounds import share_bound
+from adaptkit.errors import DataError, ModelError
+from adaptkit.runtime.cache_file import read_entries, write_entries
+from adaptkit.runtime.cache_index import NOTHING, BitIndex, ExactIndex, Index, ListIndex
+from adaptkit.runtime.cache_order import Eviction
+from adaptkit.runtime.cache_store import Store
+from adaptkit.runtime.manifest import Manifest, Part
+from adaptkit.runtime.result import Array, Result, Runner
+from adaptkit.runtime.session import open_session
+
+KEY = "key.onnx"
+INNER = "inner"
+LISTS = "lists.safetensors"
+ENTRIES = "entries.cache"
+HIT, LOOK_UP = "hit", "look-up"
+BITS = 64
+
+
+class AnswerForm(Part):
+    """What the inner model answers for one sample.
+
+    Args:
+        dtype: numpy's name of its type.
+        shape: Without the batch.
+    """
+
+    dtype: Literal["float32", "float16", "float64"]
+    shape: tuple[Annotated[int, Field(ge=1)], ...]
+
+
+class CacheManifest(Manifest):
+    """A result cache: key.onnx makes keys, the folder inner holds the model, lists.safetensors the centres of lists.
+
+    Args:
+        unit: What the threshold is in: cosine distance (1 − cosine) between embeddings, or bits between hashes.
+        dimensions: Of a key: numbers of an embedding, 64 bits of a hash.
+        threshold: An entry at most this far away answers.
+        ratio: And only if it is nearer than this share of the distance to the nearest entry with another answer.
+        min_confidence: Largest softmax probability that an answer needs to be stored.
+        capacity: Entries at most.
+        eviction: Which entry goes when the cache is full.
+        ttl_seconds: How long an entry is good; for ever where None.
+        shadow_rate: Share of the hits that the model runs for all the same.
+        seed: Of the choice of those.
+        probes: Lists that a search looks into; None searches all entries.
+        answer: Of the model inside.
+    """
+
+    kind: Literal["result_cache"] = "result_cache"
+    unit: Literal["cosine", "bits"]
+    dimensions: Annotated[int, Field(ge=1)]
+    threshold: Annotated[float, Field(ge=0)]
+    ratio: Annotated[float, Field(gt=0, le=1)]
+    min_confidence: Annotated[float, Field(ge=0, le=1)]
+    capacity: Annotated[int, Field(ge=1)]
+    eviction: Eviction
+    ttl_seconds: Annotated[float, Field(gt=0)] | None = None
+    shadow_rate: Annotated[float, Field(ge=0, le=1)]
+    seed: Annotated[int, Field(ge=0)] = 0
+    probes: Annotated[int, Field(ge=1)] | None = None
+    answer: AnswerForm
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> CacheManifest:
+        known = {file.name for file in self.files}
+        for needed in (KEY, *([LISTS] if self.probes else [])):
+            if needed not in known:
+                raise ValueError(f"{needed} is not among the files")
+        if not any(name.startswith(f"{INNER}/") for name in known):
+            raise ValueError(f"no file of {INNER} is among the files")
+        limit = 1 if self.unit == "cosine" else BITS
+        if self.threshold >= limit:
+            raise ValueError(f"the threshold is {self.threshold:g}, and must be less than {limit} ({self.unit})")
+        if self.unit == "bits" and (self.dimensions != BITS or self.probes):
+            raise ValueError(f"a hash has {BITS} bits and no lists")
+        return self
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all files, the model with its preprocessing and what makes the keys: a cache serves no other one."""
+        names = "".join(f"{file.sha256} {file.name}\n" for file in sorted(self.files, key=lambda file: file.name))
+        return hashlib.sha256(names.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class CacheStatistics:
+    """What a cache did since it was opened.
+
+    Args:
+        entries: That it holds.
+        hits: Samples that an entry was found for, shadowed ones too.
+        misses: Samples that none was found for.
+        shadowed: Hits that the model ran for all the same.
+        agreed: Of those, how often the entry said the same class.
+        precision: Share of them; None where nothing was shadowed.
+        precision_low: Lower end of its interval (Clopper-Pearson, 95 %).
+        precision_high: Upper end.
+        not_stored: Answers that the model was not sure enough of.
+        evicted: Entries that had to go since the cache was full.
+        expired: Entries that were too old.
+    """
+
+    entries: int
+    hits: int
+    misses: int
+    shadowed: int
+    agreed: int
+    precision: float | None
+    precision_low: float
+    precision_high: float
+    not_stored: int
+    evicted: int
+    expired: int
+
+    @property
+    def hit_rate(self) -> float:
+        """Share of the samples that an entry was found for; 0 where there were none."""
+        return self.hits / max(1, self.hits + self.misses)
+
+
+class ResultCache:
+    """A cache in front of another runner; one lock guards the entries, and the model runs outside of it.
+
+    Two threads that miss with the same input at the same time both run the model, and both store its answer.
+
+    Args:
+        key: Session of key.onnx.
+        inner: The model.
+        manifest: How they work together.
+        centres: Of the lists, lists × dimensions; None where it has none.
+        file: Where the entries are kept on disk, when `save` is called.
+        clock: Seconds since a time that all processes share.
+    """
+
+    def __init__(
+        self,
+        key: ort.InferenceSession,
+        inner: Runner,
+        manifest: CacheManifest,
+        centres: Array | None,
+        file: Path,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.inner, self.file, self.manifest = inner, file, manifest
+        self.paths = (HIT, *(f"miss: {path}" for path in inner.paths))
+        self._key, self._input = key, key.get_inputs()[0].name
+        self._fingerprint = manifest.fingerprint
+        self._store = Store(
+            _index(manifest, centres),
+            manifest.capacity,
+            manifest.answer.shape,
+            manifest.answer.dtype,
+            manifest.threshold,
+            manifest.ratio,
+            manifest.eviction,
+            manifest.ttl_seconds,
+            clock,
+        )
+        self._lock, self._random = threading.Lock(), np.random.default_rng(manifest.seed)
+        self._hits = self._misses = self._shadowed = self._agreed = self._not_stored = 0
+
+    @classmethod
+    def load(
+        cls, folder: Path, manifest: CacheManifest, threads: int | None, inside: Callable[[Path], Runner]
+    ) -> ResultCache:
+        """Open a folder, with the entries that were saved there."""
+        key = open_session(folder / KEY, threads)
+        cache = cls(key, inside(folder / INNER), manifest, _centres(folder, manifest), folder / ENTRIES)
+        if cache.file.exists():
+            cache.restore()
+        return cache
+
+    @property
+    def first(self) -> ort.InferenceSession:
+        """A session of the model inside."""
+        return self.inner.first
+
+    @property
+    def statistics(self) -> CacheStatistics:
+        """What the cache did since it was opened."""
+        with self._lock:
+            hits, misses, shadowed, agreed = self._hits, self._misses, self._shadowed, self._agreed
+            entries, evicted, expired = len(self._store), self._store.evicted, self._store.expired
+            not_stored = self._not_stored
+        return CacheStatistics(
+            entries,
+            hits,
+            misses,
+            shadowed,
+            agreed,
+            agreed / shadowed if shadowed else None,
+            1 - share_bound(shadowed - agreed, shadowed, 0.975),
+            share_bound(agreed, shadowed, 0.975),
+            not_stored,
+            evicted,
+            expired,
+        )
+
+    def __call__(self, x: Array) -> Result:
+        """Run a batch: what is found leaves, and only the rest goes through the model, all of it in one batch.
+
+        A shadowed hit is answered by the model, and its way is that of a miss.
+
+        Raises:
+            DataError: The model answers with NaN or infinity; nothing of the batch is stored.
+        """
+        started = time.perf_counter()
+        keys = self.keys(x)
+        with self._lock:
+            slots = self._store.find(keys)
+            hit = slots != NOTHING
+            served = hit if not self.manifest.shadow_rate or not hit.any() else hit & self._unshadowed(len(x))
+            found = self._store.answers(slots)
+            serials = self._store.serials(slots)
+            hits = int(hit.sum())
+            self._hits, self._misses = self._hits + hits, self._misses + len(x) - hits
+        looked = time.perf_counter() - started
+        path, waited = np.zeros(len(x), np.int64), np.full(len(x), looked)
+        if served.all():
+            return Result(found, path, {LOOK_UP: looked}, waited)
+        rest = np.flatnonzero(~served)
+        result = self.inner(x[rest])
+        self._check(result.logits)
+        self._learn(keys[rest], result.logits, slots[rest], serials[rest], found[rest])
+        found[rest], path[rest], waited[rest] = result.logits, result.path + 1, result.waited + looked
+        seconds = {LOOK_UP: looked, **{f"miss: {name}": spent for name, spent in result.seconds.items()}}
+        return Result(found, path, seconds, waited)
+
+    def keys(self, x: Array) -> Array:
+        """Make the keys of a batch: N × dimensions unit vectors, or N hashes of 64 bits."""
+        keys: Array = self._key.run(None, {self._input: x})[0]
+        return keys if self.manifest.unit == "cosine" else np.packbits(keys > 0, axis=1).view(np.uint64)[:, 0]
+
+    def clear(self) -> None:
+        """Forget all entries."""
+        with self._lock:
+            self._store.clear()
+
+    def save(self, file: Path | None = None) -> int:
+        """Write all entries to disk, and say how many; a killed process leaves the old file or the new one.
+
+        Args:
+            file: In place of the one in the model's folder, which is read when that is opened.
+
+        Raises:
+            RunFolderError: The disk is full or the folder cannot be written; the old file is intact.
+        """
+        with self._lock:
+            entries = self._store.entries()
+        write_entries(file or self.file, self._fingerprint, entries)
+        return len(entries["uses"])
+
+    def restore(self, file: Path | None = None) -> int:
+        """Replace the entries by those of a file, and say how many there are.
+
+        A file that is damaged, or of another model, is dropped with a warning: the cache is empty then.
+        """
+        file = file or self.file
+        try:
+            entries = read_entries(file, self._fingerprint)
+            self._check_entries(entries, file)
+        except DataError as error:
+            warnings.warn(f"{error}. The cache starts empty", stacklevel=2)
+            entries = {}
+        with self._lock:
+            self._store.clear()
+            if entries:
+                self._store.fill(entries)
+            return len(self._store)
+
+    def _learn(self, keys: Array, answers: Array, slots: Array, serials: Array, found: Array) -> None:
+        """Store the answers to misses; compare those to shadowed hits, and drop the entries that were wrong."""
+        sure = _confidence(answers) >= self.manifest.min_confidence
+        same = answers.argmax(-1) == found.argmax(-1)
+        with self._lock:
+            for row, (slot, serial) in enumerate(zip(slots.tolist(), serials.tolist(), strict=True)):
+                if slot != NOTHING:
+                    self._shadowed, self._agreed = self._shadowed + 1, self._agreed + bool(same[row].all())
+                    if not same[row].all():
+                        self._store.discard(slot, serial)
+                elif sure[row] and np.isfinite(keys[row]).all():
+                    self._store.add(keys[row], answers[row])
+                else:
+                    self._not_stored += 1
+
+    def _unshadowed(self, count: int) -> Array:
+        chosen: Array = self._random.random(count) >= self.manifest.shadow_rate
+        return chosen
+
+    def _check(self, answers: Array) -> None:
+        form = self.manifest.answer
+        if answers.shape[1:] != form.shape or answers.dtype != form.dtype:
+            raise ModelError(
+                f"the model inside answers {answers.dtype} {list(answers.shape[1:])}, the cache was made for "
+                f"{form.dtype} {list(form.shape)}: export the model again"
+            )
+        if not np.isfinite(answers).all():
+            raise DataError("the model answers with NaN or infinity: its weights or a value on the way are broken")
+
+    def _check_entries(self, entries: dict[str, Array], file: Path) -> None:
+        form, bits = self.manifest.answer, self.manifest.unit == "bits"
+        count = len(entries.get("uses", ()))
+        wanted = {
+            "keys": (
+                np.dtype("uint64" if bits else "float32"),
+                (count,) if bits else (count, self.manifest.dimensions),
+            ),
+            "answers": (np.dtype(form.dtype), (count, *form.shape)),
+            "uses": (np.dtype("int64"), (count,)),
+            "stored": (np.dtype("float64"), (count,)),
+        }
+        if {name: (array.dtype, array.shape) for name, array in entries.items()} != wanted:
+            raise DataError(f"{file} holds entries of another form")
+
+
+def _index(manifest: CacheManifest, centres: Array | None) -> Index:
+    if manifest.unit == "bits":
+        return BitIndex(manifest.capacity)
+    if centres is None or manifest.probes is None:
+        return ExactIndex(manifest.capacity, manifest.dimensions)
+    return ListIndex(manifest.capacity, centres, manifest.probes)
+
+
+def _centres(folder: Path, manifest: CacheManifest) -> Array | None:
+    if manifest.probes is None:
+        return None
+    try:
+        centres: Array = safetensors.numpy.load_file(folder / LISTS)["centres"]
+    except (SafetensorError, KeyError) as error:
+        raise ModelError(f"{folder / LISTS} holds no centres: {error}. Export the model again") from error
+    if centres.ndim != 2 or centres.shape[1] != manifest.dimensions:
+        raise ModelError(f"{folder / LISTS} is for keys of another size: export the model again")
+    return centres
+
+
+def _confidence(answers: Array) -> Array:
+    """Give the largest softmax probability of each answer."""
+    flat = answers.reshape(len(answers), -1).astype(np.float64)
+    sure: Array = 1 / np.exp(flat - flat.max(1, keepdims=True)).sum(1)
+    return sure
