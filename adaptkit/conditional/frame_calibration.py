@@ -40,8 +40,8 @@ def find_plan(settings: FrameCache, inner: PlainArtifact, context: Context, thre
     """Find how large changes need no answer, and whether frames that do are made in parts.
 
     Three tenths of the frames, the first ones, order the candidates; the others test them from the most careful one on
-    until one fails (Angelopoulos et al. 2021, "Learn then test", section 3). Two families are tested, tolerances of
-    the frame and those of inner maps, each at half of the risk.
+    until one fails (Angelopoulos et al. 2021, "Learn then test", section 3). With parts two families are tested,
+    tolerances of the frame and those of inner maps, each at half of the risk.
 
     Raises:
         DataError: There are no frames.
@@ -65,7 +65,8 @@ class _Search:
 
     def __init__(self, settings: FrameCache, proto: onnx.ModelProto, frames: Array, threads: int) -> None:
         self.settings, self.proto, self.frames, self.threads = settings, proto, frames, threads
-        self.risk = 1 - (1 - settings.confidence) / 2
+        families = 2 if settings.parts else 1
+        self.confidence = 1 - (1 - settings.confidence) / families
         whole = self._cut((), 0).open(threads)
         times, answers = [], []
         for frame in frames:
@@ -86,7 +87,7 @@ class _Search:
         first, last = slice(None, self.ordering), slice(self.ordering, None)
         found = [self._replay(plain, candidate, first) for candidate in candidates]
         order = in_order(found, self.settings.max_disagreement)
-        self.careful = candidates[order[0]] if order else EXACT
+        self.careful = candidates[order[len(order) // 2]] if order else EXACT
         best, outcome = plain, self._replay(plain, EXACT, last)
         for place in order:
             tested = self._replay(plain, candidates[place], last)
@@ -129,7 +130,7 @@ class _Search:
                 network.replan(candidate.plan),
                 self.frames[self.ordering :],
                 self.full[self.ordering :],
-                self.risk,
+                self.confidence,
                 self.settings.max_error,
             )
             if tested.bound > self.settings.max_disagreement:
@@ -143,7 +144,7 @@ class _Search:
 
     def _replay(self, plain: Parts, tolerance: Tolerance, rows: slice) -> Outcome:
         plan = plain.plan.tolerating([tolerance])
-        return replay(plan, self.frames[rows], self.full[rows], self.seconds, self.risk, self.settings.max_error)
+        return replay(plan, self.frames[rows], self.full[rows], self.seconds, self.confidence, self.settings.max_error)
 
     def _timed(self, network: OpenNetwork, frames: Array, full: Array) -> float:
         return follow(network, frames, full).seconds
@@ -187,7 +188,7 @@ def _summary(search: _Search, parts: Parts, outcome: Outcome, settings: FrameCac
 
 
 def _refusal(search: _Search, outcome: Outcome, settings: FrameCache) -> str:
-    floor = drop_bound(0, 0, outcome.frames, search.risk)
+    floor = drop_bound(0, 0, outcome.frames, search.confidence)
     why = (
         f"{outcome.frames} frames alone leave a bound of {100 * floor:.2f} %: give more"
         if floor > settings.max_disagreement

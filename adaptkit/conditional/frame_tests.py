@@ -122,6 +122,8 @@ def _outcome(
 def in_order(found: Sequence[Outcome], most: float) -> list[int]:
     """Order candidates from the most careful to the fastest, without those that another one beats in both.
 
+    Where as few answers differ, the one that is off by less is the more careful.
+
     Args:
         found: What each does to the frames that order them.
         most: Share of the frames that may differ there.
@@ -130,7 +132,7 @@ def in_order(found: Sequence[Outcome], most: float) -> list[int]:
         Places in `found`.
     """
     able = [i for i, outcome in enumerate(found) if outcome.differing <= most * outcome.frames]
-    able.sort(key=lambda i: (found[i].differing, found[i].seconds))
+    able.sort(key=lambda i: (found[i].differing, found[i].error, found[i].seconds))
     chain: list[int] = []
     for i in able:
         if not chain or found[i].seconds < found[chain[-1]].seconds:
