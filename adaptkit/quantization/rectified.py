@@ -24,7 +24,7 @@ def rectified(operand: Tensor, other: Tensor) -> Tensor:
 
     Example:
         >>> rectified(torch.tensor([-5.0, -5.0, 1.0, -1.0]), torch.tensor([2.0, -2.0, -3.0, 4.0]))
-        tensor([-2., 0., 1., -1.])
+        tensor([-2., -0.,  1., -1.])
     """
     return torch.maximum(operand, -torch.relu(other))
 
