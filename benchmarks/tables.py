@@ -412,8 +412,8 @@ def selector() -> str:
         f"with an area under the curve of {result['auc']:.2f}; whether it is the one to use is told rightly for "
         f"{100 * first['right']:.1f} %, and for {100 * first['blind']:.1f} % without looking. Limit "
         f"{100 * result['max_accuracy_drop']:g} points. Every second CIFAR-10 test image chooses, the others are "
-        f"reported, since the networks have seen the training images; time of one thread of {place['cpu']}, batch 1, load average "
-        f"{place['load_average']}; commit {place['commit']}; `python benchmarks/selector.py`.",
+        f"reported, since the networks have seen the training images; time of one thread of {place['cpu']}, batch 1, "
+        f"load average {place['load_average']}; commit {place['commit']}; `python benchmarks/selector.py`.",
     ]
     return "\n".join(rows)
 
