@@ -260,7 +260,9 @@ def test_killed_again_and_again_it_ends_in_the_same_stages(run, tmp_path):
     one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
     checkpoint = tmp_path / "run" / "steps" / "01-early_exit" / "work" / "fit.pt"
     for moment in (0.2, 1.0, 3.0):
-        process = subprocess.Popen([*command, "-q", "--resume"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [*command, "-q", "--resume"], env=one_thread, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         while not checkpoint.exists() and process.poll() is None:
             time.sleep(0.05)
         time.sleep(moment)
