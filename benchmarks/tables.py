@@ -31,16 +31,8 @@ def main_job() -> str:
             f"| {_times(before['macs'], after['macs'])} fewer | {_times(before['bytes'], after['bytes'])} smaller "
             f"| {_speedup(after, 't1_b1')} | {_speedup(after, 't1_b64')} | {result['seconds']:.0f} s |"
         )
-    place = next(iter(results.values()))["machine"]
-    vnni = "with" if place["vnni"] else "without"
-    commits = ", ".join(sorted({result["machine"]["commit"] for result in results.values()}))
-    rows += [
-        "",
-        f"{place['cores']} cores of {place['cpu']}, {vnni} VNNI; ONNX Runtime {place['onnxruntime']}, one thread; "
-        f"ratios to the fp32 file, median and quartiles of alternating runs; commit {commits}; "
-        "`python benchmarks/main_job.py`.",
-    ]
-    return "\n".join(rows)
+    what = "ratios to the fp32 file, median and quartiles of alternating runs"
+    return "\n".join([*rows, "", _note(results, what, "main_job.py")])
 
 
 def distillation() -> str:
