@@ -261,6 +261,9 @@ def cascade() -> str:
     rows = ["| cascade | top-1 | lost, points | delegated | mean time | faster | worst case | redrawn |"]
     rows.append("|---|---|---|---|---|---|---|---|")
     for name, figures in result["cascades"].items():
+        if "refused" in figures:
+            rows.append(f"| {name} | refused: {figures['refused'].split(': ')[1].split('. ')[0]} | | | | | | |")
+            continue
         again = figures["resampled"]
         rows.append(
             f"| {name} | {100 * figures['accuracy_original']:.2f} → {100 * figures['accuracy']:.2f} % "
