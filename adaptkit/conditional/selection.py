@@ -94,7 +94,7 @@ def uncorrelated(features: Array, target: Array, limit: float) -> list[int]:
     Example:
         >>> x = np.array([[0.0, 0.0, 1.0, 5.0], [1.0, 2.0, 0.0, 5.0], [2.0, 4.1, 1.0, 5.0], [3.0, 6.0, 0.0, 5.0]])
         >>> uncorrelated(x, np.array([0, 0, 1, 1]), 0.9)
-        [0, 2]
+        [1, 2]
     """
     varying = np.flatnonzero(features.std(axis=0) > 1e-6)
     wanted = np.abs(_correlations(features[:, varying], target))
