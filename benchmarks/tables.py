@@ -305,7 +305,7 @@ def selector() -> str:
     rows += [
         "",
         f"A look at the image takes {1e3 * result['look_ms']:.0f} µs ({len(result['features'])} features, "
-        f"{first['k']} neighbours), and is part of the time. From such votes it is told whether ResNet-20 is right with an "
+        f"{first['k']} neighbours), and is part of the time. Such votes tell whether ResNet-20 is right with an "
         f"area under the curve of {result['auc_smallest']:.2f} (0.5 is chance). Limit "
         f"{100 * result['max_accuracy_drop']:g} points; halves, times and machine as above, load average "
         f"{place['load_average']}; commit {place['commit']}; `python benchmarks/selector.py`.",
