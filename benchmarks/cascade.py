@@ -100,7 +100,10 @@ def main() -> None:
         members = tuple(Finished(file) for file in files)
         with all_opened(members) as models:
             cost = sample_seconds([Run(models[0], "margin"), Run(models[1])], said.x)
-        results[title] = {**measured(members, said, cost), "resampled": redrawn(said, cost)}
+        try:
+            results[title] = {**measured(members, said, cost), "resampled": redrawn(said, cost)}
+        except TargetError as refusal:
+            results[title] = {"refused": str(refusal)}
         print(title, json.dumps(results[title]), flush=True)
     document = {"max_accuracy_drop": DROP, "cascades": results, "machine": machine()}
     (RESULTS / "cascade.json").write_text(json.dumps(document, indent=1) + "\n")
