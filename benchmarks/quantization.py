@@ -24,6 +24,7 @@ import onnx
 import onnxruntime as ort
 import torch
 from machine import RESULTS, machine
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from PIL import Image
@@ -121,6 +122,15 @@ def choices(proto: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
     return np.concatenate([opened.run(None, {"input": x[i : i + 500]})[0].argmax(1) for i in range(0, len(x), 500)])
 
 
+def refusal(proto: onnx.ModelProto, x: np.ndarray) -> str:
+    """Say why ONNX Runtime does not run a file, '' where it does; a peer may write such a file."""
+    try:
+        choices(proto, x)
+    except Fail as error:
+        return str(error)
+    return ""
+
+
 def quality(chosen: np.ndarray, exact: np.ndarray, y: np.ndarray) -> dict[str, float]:
     """Compare classes with the truth, and with what the float32 file chose; the standard error is that of the pairs."""
     lost = (exact == y).astype(float) - (chosen == y)
@@ -176,14 +186,17 @@ def compare(name: str, folder: Path, x_fit: np.ndarray, test: tuple[np.ndarray, 
     if "NNCF_PYTHON" in os.environ:
         ways["nncf 8 bits"] = lambda: by_nncf(plain, x_fit)
         ways["nncf 7 bits"] = lambda: by_nncf(plain, x_fit, "--safe")
-    protos, seconds = {}, {}
+    protos, seconds, refused = {}, {}, {}
     for way, quantize in ways.items():
         started = time.process_time()
         protos[way] = quantize()
         seconds[way] = round(time.process_time() - started, 1)
+        if reason := refusal(protos[way], test[0][:1]):
+            refused[way] = {"refused": reason}
+            del protos[way]
     speed = {batch: speedups(protos, test[0], batch) for batch in ROUNDS}
     chosen = {way: choices(proto, test[0]) for way, proto in protos.items()}
-    return {
+    found = {
         kind: {
             **quality(chosen[kind], chosen["float32"], test[1]),
             "bytes": proto.ByteSize(),
@@ -194,6 +207,7 @@ def compare(name: str, folder: Path, x_fit: np.ndarray, test: tuple[np.ndarray, 
         }
         for kind, proto in protos.items()
     }
+    return {**found, **refused}
 
 
 def main() -> None:
