@@ -14,7 +14,7 @@ from adaptkit.errors import DataError
 from adaptkit.loading.arrays import Samples
 from adaptkit.loading.batches import Batches
 from adaptkit.loading.sources import read_source
-from adaptkit.loading.splits import Indices, hold_out, split_train
+from adaptkit.loading.splits import Indices, hold_out, mixed, split_train
 from adaptkit.metrics.task import device_of, first_output
 from adaptkit.progress import Progress
 from adaptkit.specs import DataSpec, Normalization
@@ -58,7 +58,8 @@ def load_data(spec: DataSpec, seed: int, folder: Path = Path(), progress: Progre
     """Read, check and split the data a recipe names.
 
     The test split is the source's own where it has one. Validation (unless the source has it) and calibration are
-    taken out of train, class by class.
+    taken out of train, class by class. Validation and calibration come in an order that the seed draws, so
+    that their first samples are of all classes; the test split keeps the order of its source.
 
     Args:
         spec: The recipe's section.
@@ -83,7 +84,9 @@ def load_data(spec: DataSpec, seed: int, folder: Path = Path(), progress: Progre
         pool, tested = hold_out(train.y, spec.test, seed, "test", source.origin)
     wanted = 0.0 if source.validation is not None else spec.validation
     splits = split_train(train.y[pool], wanted, spec.calibration, seed, source.origin)
-    held = (train, pool[splits.validation]) if source.validation is None else _all(source.validation)
+    held = (train, pool[splits.validation])
+    if source.validation is not None:
+        held = (source.validation, mixed(np.arange(len(source.validation.y)), seed))
     feeder = _Feeder(spec, seed, source.origin, train)
     return Data(
         train=feeder.feed(train, pool[splits.train], training=True),
@@ -177,10 +180,6 @@ class _Feeder:
         if isinstance(self.spec.normalize, Normalization):
             return self.spec.normalize
         return _IMAGENET if self.spec.normalize == "imagenet" else None
-
-
-def _all(samples: Samples) -> tuple[Samples, Indices]:
-    return samples, np.arange(len(samples.y))
 
 
 def _tensor(array: np.ndarray) -> Tensor:

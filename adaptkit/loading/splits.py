@@ -1,4 +1,4 @@
-"""Fixed, disjoint splits from a seed, with the classes in the same proportions."""
+"""Fixed, disjoint splits from a seed, with the classes in the same proportions and mixed."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _quotas(sizes: Indices, count: int) -> Indices:
 
 @dataclass(frozen=True)
 class TrainSplits:
-    """Positions of the three splits that are taken from the training samples."""
+    """Positions of the three splits that are taken from the training samples; those held out in mixed order."""
 
     train: Indices
     validation: Indices
@@ -91,4 +91,17 @@ def split_train(labels: Indices, validation: float, calibration: float, seed: in
     )
     wanted = calibration if calibration >= 1 else max(1, round(calibration * len(labels)))
     kept, chosen = hold_out(labels[rest], wanted, seed, "calibration", origin)
-    return TrainSplits(rest[kept], held, rest[chosen])
+    return TrainSplits(rest[kept], mixed(held, seed), mixed(rest[chosen], seed))
+
+
+def mixed(positions: Indices, seed: int) -> Indices:
+    """Put positions into an order that a seed draws.
+
+    Sources are often sorted by class. Whoever reads a part of a split (statistics of normalizations, ranges, moments,
+    latencies) would otherwise see a class or two.
+
+    Example:
+        >>> mixed(np.arange(5), seed=0)
+        array([3, 0, 1, 4, 2])
+    """
+    return np.random.default_rng([seed, *b"order"]).permutation(positions)

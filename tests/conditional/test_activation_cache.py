@@ -67,7 +67,7 @@ def folder(artifact, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def test_split(data):
+def unseen(data):
     x, y = (torch.cat(each) for each in zip(*data.test, strict=True))
     return x.numpy(), y.numpy()
 
@@ -92,22 +92,22 @@ def by_loop(folder, network, image):
     raise AssertionError
 
 
-def test_samples_stop_where_a_loop_stops(folder, artifact, network, test_split):
+def test_samples_stop_where_a_loop_stops(folder, artifact, network, unseen):
     model = AdaptedModel.load(folder, threads=1)
     assert model.paths == artifact.paths
     assert model.labels == tuple("0123456789")
-    result = model(test_split[0])
+    result = model(unseen[0])
     for row in range(25):
-        path, answer = by_loop(folder, network, test_split[0][row])
+        path, answer = by_loop(folder, network, unseen[0][row])
         assert result.path[row] == path
         np.testing.assert_allclose(result.logits[row], answer, atol=1e-3)
     assert len(set(result.path.tolist())) > 1
-    one = model(test_split[0][:1])
+    one = model(unseen[0][:1])
     assert one.path[0] == result.path[0]
 
 
-def test_many_stop_early_and_hardly_any_answer_is_lost(folder, artifact, network, test_split):
-    x, y = test_split
+def test_many_stop_early_and_hardly_any_answer_is_lost(folder, artifact, network, unseen):
+    x, y = unseen
     result = AdaptedModel.load(folder, threads=1)(x)
     with torch.no_grad():
         own = network(torch.from_numpy(x)).argmax(1).numpy()

@@ -247,3 +247,11 @@ def test_a_model_that_fits_passes_and_keeps_its_mode(tmp_path):
 def test_a_model_that_does_not_fit(tmp_path, model, message):
     with pytest.raises(DataError, match=message):
         check_fits(small_data(tmp_path), model)
+
+
+def test_the_first_held_out_samples_are_of_all_classes(tmp_path):
+    spec = write_npz(tmp_path, x=images(400), y=np.repeat(np.arange(4), 100))
+    data = load_data(spec.model_copy(update={"validation": 100, "calibration": 100, "batch_size": 32}), 0, tmp_path)
+    for split in (data.train, data.validation, data.calibration):
+        _, y = next(iter(split))
+        assert len(set(y.tolist())) == 4
