@@ -22,13 +22,13 @@ import torch
 from machine import RESULTS, machine
 from safetensors.torch import load_file
 
-from adaptkit.conditional.bounds import share_bound
 from adaptkit.conditional.cachier import zipf
 from adaptkit.conditional.perturbations import Perturbations
 from adaptkit.conditional.plain import PlainArtifact
 from adaptkit.conditional.result_cache import Cached, Lists, ResultCache
 from adaptkit.export.packaging import Packaging
 from adaptkit.loading.data import Data, load_data
+from adaptkit.metrics.bounds import share_bound
 from adaptkit.runtime import AdaptedModel
 from adaptkit.specs import DataSpec
 from adaptkit.technique import Context

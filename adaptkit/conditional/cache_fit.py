@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from adaptkit.conditional.base import Artifact, opened
-from adaptkit.conditional.bounds import share_bound
 from adaptkit.conditional.cachier import best_capacity, lfu_miss_rate, lru_miss_rate, zipf
 from adaptkit.conditional.hit_threshold import Array, HitRule, LookUps, choose_rule
 from adaptkit.conditional.keys import KeyMaker, centres, discriminant, mirrored, perceptual_hash, pooled
 from adaptkit.conditional.result_cache import Cached, Lists, Popularity, ResultCache
 from adaptkit.errors import DataError
 from adaptkit.loading.batches import BatchSource, as_batches
+from adaptkit.metrics.bounds import share_bound
 from adaptkit.runtime import AdaptedModel
 from adaptkit.runtime.cache_index import NOTHING, BitIndex, ExactIndex, Index, ListIndex, Nearest, hits
 from adaptkit.runtime.result_cache import BITS, AnswerForm

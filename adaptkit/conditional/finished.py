@@ -13,11 +13,9 @@ from adaptkit.errors import ModelError, RunFolderError
 from adaptkit.export.files import read_model
 from adaptkit.export.metadata import read_metadata
 from adaptkit.export.packaging import Packaging
-from adaptkit.runtime.folder import read_manifest
+from adaptkit.runtime.folder import FILE, read_manifest
 from adaptkit.runtime.manifest import MANIFEST
 from adaptkit.runtime.model import AdaptedModel
-
-_FILE = "model.onnx"
 
 
 class Finished:
@@ -44,7 +42,7 @@ class Finished:
         if self._conditional:
             names = [file.name for file in read_manifest(self._path).files]
             return [self._path / name for name in names if name.endswith(".onnx")]
-        return [self._path / _FILE if self._path.is_dir() else self._path]
+        return [self._path / FILE if self._path.is_dir() else self._path]
 
     @property
     def _conditional(self) -> bool:
@@ -69,7 +67,7 @@ class Finished:
         """
         if not self._conditional:
             self._check_data(packaging)
-            packaging.write(read_model(self._files[0]), folder / _FILE)
+            packaging.write(read_model(self._files[0]), folder / FILE)
             return
         if packaging.spec.normalize_in_graph and packaging.mean:
             raise ModelError(

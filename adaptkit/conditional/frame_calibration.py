@@ -10,7 +10,6 @@ from time import perf_counter
 import numpy as np
 import onnx
 
-from adaptkit.conditional.bounds import drop_bound
 from adaptkit.conditional.frame_cache import CachedFrames, FrameCache
 from adaptkit.conditional.frame_parts import EXACT, Parts, in_parts
 from adaptkit.conditional.frame_tests import Array, Outcome, follow, in_order, replay
@@ -19,6 +18,7 @@ from adaptkit.conditional.plain import PlainArtifact
 from adaptkit.errors import DataError, TargetError
 from adaptkit.export.reach import map_cuts
 from adaptkit.loading.batches import BatchSource, as_batches
+from adaptkit.metrics.bounds import drop_bound
 from adaptkit.runtime.frame_cache import OpenNetwork
 from adaptkit.runtime.frame_manifest import Tolerance
 from adaptkit.technique import Context

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from adaptkit.conditional.bounds import drop_bound
+from adaptkit.metrics.bounds import drop_bound
 from adaptkit.runtime.frame_cache import UNCHANGED, OpenNetwork, Stream
 from adaptkit.runtime.frame_manifest import FramePlan
 

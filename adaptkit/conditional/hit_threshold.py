@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from adaptkit.conditional.bounds import share_bound
 from adaptkit.errors import TargetError
+from adaptkit.metrics.bounds import share_bound
 from adaptkit.runtime.cache_index import Nearest, hits
 
 Array: TypeAlias = np.ndarray[Any, Any]

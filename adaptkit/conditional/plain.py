@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from adaptkit.export.onnx import final_onnx
 from adaptkit.export.packaging import Packaging
 from adaptkit.metrics.task import first_output
-
-FILE = "model.onnx"
+from adaptkit.runtime.folder import FILE
 
 
 class PlainArtifact:

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from adaptkit.conditional.bounds import drop_bound
 from adaptkit.errors import TargetError
+from adaptkit.metrics.bounds import drop_bound
 
 Array: TypeAlias = np.ndarray[Any, Any]
 

@@ -15,7 +15,8 @@ from adaptkit.runtime.result import Runner
 from adaptkit.runtime.session import open_session
 from adaptkit.runtime.whole import Whole
 
-_FILE = "model.onnx"
+FILE = "model.onnx"
+"""A model that is one file."""
 _REMEDY = "export the model again, or update adaptkit"
 
 
@@ -32,11 +33,9 @@ def open_runner(path: Path, threads: int | None = None) -> Runner:
     if path.is_dir() and (path / MANIFEST).is_file():
         manifest = read_manifest(path)
         return KINDS[manifest.kind].open(path, manifest, threads, lambda inner: open_runner(inner, threads))
-    if path.is_dir() and not (path / _FILE).is_file():
-        raise ModelError(
-            f"{path} holds no {_FILE} and no {MANIFEST}: give an ONNX file or the folder of a finished run"
-        )
-    return Whole(open_session(path / _FILE if path.is_dir() else path, threads))
+    if path.is_dir() and not (path / FILE).is_file():
+        raise ModelError(f"{path} holds no {FILE} and no {MANIFEST}: give an ONNX file or the folder of a finished run")
+    return Whole(open_session(path / FILE if path.is_dir() else path, threads))
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -17,13 +17,14 @@ import safetensors.numpy
 from pydantic import Field, model_validator
 from safetensors import SafetensorError
 
-from adaptkit.conditional.bounds import share_bound
 from adaptkit.errors import DataError, ModelError
+from adaptkit.metrics.bounds import share_bound
 from adaptkit.runtime.cache_file import read_entries, write_entries
 from adaptkit.runtime.cache_index import NOTHING, BitIndex, ExactIndex, Index, ListIndex
 from adaptkit.runtime.cache_order import Eviction
 from adaptkit.runtime.cache_store import Store
 from adaptkit.runtime.manifest import Manifest, Part
+from adaptkit.runtime.members import check_known
 from adaptkit.runtime.result import Array, Result, Runner
 from adaptkit.runtime.session import open_session
 
@@ -85,8 +86,7 @@ class CacheManifest(Manifest):
         for needed in (KEY, *([LISTS] if self.probes else [])):
             if needed not in known:
                 raise ValueError(f"{needed} is not among the files")
-        if not any(name.startswith(f"{INNER}/") for name in known):
-            raise ValueError(f"no file of {INNER} is among the files")
+        check_known([INNER], self.files)
         limit = 1 if self.unit == "cosine" else BITS
         if self.threshold >= limit:
             raise ValueError(f"the threshold is {self.threshold:g}, and must be less than {limit} ({self.unit})")

@@ -9,7 +9,6 @@ from torch import nn
 
 from adaptkit.conditional import frame_calibration
 from adaptkit.conditional.base import opened
-from adaptkit.conditional.bounds import drop_bound
 from adaptkit.conditional.frame_cache import FrameCache
 from adaptkit.conditional.frame_parts import EXACT, in_parts
 from adaptkit.conditional.frame_tests import Outcome, follow, in_order, replay
@@ -17,6 +16,7 @@ from adaptkit.conditional.plain import PlainArtifact
 from adaptkit.conditionals import CONDITIONALS
 from adaptkit.errors import DataError, TargetError
 from adaptkit.export.reach import map_cuts
+from adaptkit.metrics.bounds import drop_bound
 from adaptkit.technique import Context
 from tests.runtime.frame_networks import SIZE, residual, video
 

@@ -14,7 +14,6 @@ from scipy.stats import beta
 from torch import nn
 
 from adaptkit.conditional.base import opened
-from adaptkit.conditional.bounds import share_bound
 from adaptkit.conditional.cachier import best_capacity, lfu_miss_rate, lru_miss_rate, zipf
 from adaptkit.conditional.hit_threshold import LookUps, apply_rule, choose_rule
 from adaptkit.conditional.keys import KeyMaker, centres, discriminant, mirrored, perceptual_hash, pooled
@@ -25,6 +24,7 @@ from adaptkit.errors import DataError, ModelError, TargetError
 from adaptkit.export.packaging import Packaging
 from adaptkit.loading.data import load_data
 from adaptkit.loading.models import load_model
+from adaptkit.metrics.bounds import share_bound
 from adaptkit.runtime import AdaptedModel
 from adaptkit.runtime.cache_index import Nearest
 from adaptkit.runtime.cache_order import LeastRecent

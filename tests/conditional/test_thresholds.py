@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
-from adaptkit.conditional.bounds import drop_bound
 from adaptkit.conditional.thresholds import NEVER, Answers, choose, evaluate
 from adaptkit.errors import TargetError
+from adaptkit.metrics.bounds import drop_bound
 
 
 def likelihood_root(drop, lost, gained, samples):
