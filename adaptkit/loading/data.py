@@ -84,9 +84,8 @@ def load_data(spec: DataSpec, seed: int, folder: Path = Path(), progress: Progre
         pool, tested = hold_out(train.y, spec.test, seed, "test", source.origin)
     wanted = 0.0 if source.validation is not None else spec.validation
     splits = split_train(train.y[pool], wanted, spec.calibration, seed, source.origin)
-    held = (train, pool[splits.validation])
-    if source.validation is not None:
-        held = (source.validation, mixed(np.arange(len(source.validation.y)), seed))
+    own = source.validation
+    held = (train, pool[splits.validation]) if own is None else (own, mixed(np.arange(len(own.y)), seed))
     feeder = _Feeder(spec, seed, source.origin, train)
     return Data(
         train=feeder.feed(train, pool[splits.train], training=True),

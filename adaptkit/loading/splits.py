@@ -97,8 +97,8 @@ def split_train(labels: Indices, validation: float, calibration: float, seed: in
 def mixed(positions: Indices, seed: int) -> Indices:
     """Put positions into an order that a seed draws.
 
-    Sources are often sorted by class. Whoever reads a part of a split (statistics of normalizations, ranges, moments,
-    latencies) would otherwise see a class or two.
+    Sources are often sorted by class. Whoever reads a part of a split (moments of activations, statistics of
+    normalizations) would otherwise see a class or two.
 
     Example:
         >>> mixed(np.arange(5), seed=0)

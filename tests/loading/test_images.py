@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from adaptkit.errors import DataError
@@ -70,6 +71,14 @@ def test_split_trees(tmp_path, name, top):
     assert y.tolist() == [0, 0, 0, 1, 1]
     assert [round(255 * float(image[0, 0, 0])) for image in x] == [12, 13, 14, 15, 16]
     assert round(255 * float(x[0, 2, 0, 0])) == 243
+
+
+def test_a_validation_split_of_the_source_is_mixed(tmp_path):
+    counts = {"train/cat": 6, "train/dog": 6, "val/cat": 20, "val/dog": 20, "test/cat": 1, "test/dog": 1}
+    data = load_data(spec_of(write(tmp_path / "f", tree(counts)), batch_size=10), 0)
+    y = torch.cat([y for _, y in data.validation])
+    assert y.bincount().tolist() == [20, 20]
+    assert len(set(y[:10].tolist())) == 2
 
 
 def test_folder_and_zip_have_the_same_content_hash(tmp_path):

@@ -1,0 +1,140 @@
+"""The measured tables of conditional computation."""
+
+import json
+from typing import Any
+
+from machine import RESULTS
+from table_parts import deciles, note
+
+
+def frame_cache() -> str:
+    """What frame-to-frame reuse saves on video."""
+    results: dict[str, Any] = json.loads((RESULTS / "frame_cache.json").read_text())
+    rows = ["| network, pixels | video | faster | the same, processor time | agrees | outputs off by | paths |"]
+    rows.append("|---" * 7 + "|")
+    for name, result in results.items():
+        if "refused" in result:
+            rows.append(f"| {name} | | refused: {result['refused']} | | | | |")
+        for video, found in result.get("videos", {}).items():
+            wall, processor = (deciles({"median": times["all"], **times}) for times in found["speedup"].values())
+            ways = ", ".join(f"{100 * share:.0f} % {way}" for way, share in found["paths"].items() if share)
+            rows.append(
+                f"| {name} | {video} | {wall} | {processor} | {100 * found['agreement']:.1f} % "
+                f"| {100 * found['error']['median']:.1f} %, at most {100 * found['error']['greatest']:.1f} % | {ways} |"
+            )
+    return "\n".join([*rows, "", note(results, "all frames, and deciles over blocks of 20", "frame_cache.py")])
+
+
+def result_cache() -> str:
+    """A stream through a result cache, and what a look-up takes."""
+    results: dict[str, Any] = json.loads((RESULTS / "result_cache.json").read_text())
+    rows = ["| key and search | hits | right of these | accuracy, network → cache | faster on the stream |"]
+    rows[0] += " look-up to model, by entries |"
+    rows.append("|---" * 6 + "|")
+    for name, found in results.items():
+        own, given = (100 * found["accuracy"][key] for key in ("model", "cache"))
+        rows.append(
+            f"| {name} | {100 * found['hit_rate']:.1f} % | {100 * found['precision']:.2f} % "
+            f"(at least {100 * found['precision_low']:.2f}) | {own:.2f} → {given:.2f} % "
+            f"| {found['speedup']['whole']:.2f} × ({found['speedup']['p10']:.2f} to {found['speedup']['p90']:.2f}) "
+            f"| {_lookups(found['lookup_us'])} |"
+        )
+    first = next(iter(results.values()))
+    changes = first["perturbations"]
+    what = (
+        f"{first['requests']:,} requests over {first['distinct']:,} of the 10,000 test images of CIFAR-10, drawn by "
+        f"Zipf's law with exponent {first['exponent']:g}, each shifted by up to {32 * changes['crop']:.0f} pixels, "
+        f"mirrored or not, with noise of {changes['noise']:g}; ResNet-56; right: the network's own answer to that "
+        "request, with the lower end of a one-sided 95 % interval; deciles of turns of a hundred requests; a look-up "
+        "makes the key and searches"
+    )
+    return "\n".join([*rows, "", note(results, what, "result_cache.py")])
+
+
+def _lookups(sizes: dict[str, dict[str, float]]) -> str:
+    parts = []
+    for size, times in sizes.items():
+        share = 100 * (times["key"] + times["search"]) / times["model"]
+        parts.append(f"{int(size):,}: {share:.1f} % ({times['key']:.0f} + {times['search']:.0f} µs)")
+    return "<br>".join(parts)
+
+
+def activation_cache() -> str:
+    """What stopping at known activations saves."""
+    results: dict[str, Any] = json.loads((RESULTS / "activation_cache.json").read_text())
+    rows = ["| network | points kept | stop there | top-1, test | faster at batch 1 |", "|---" * 5 + "|"]
+    for name, found in results.items():
+        if "refused" in found:
+            rows.append(f"| {name} | – | – | – | refused: {found['refused']} |")
+            continue
+        before, after = (100 * found["accuracy"][key] for key in ("network", "cache"))
+        shares = ", ".join(f"{100 * share:.1f} %" for share in found["shares"][:-1])
+        rows.append(
+            f"| {name} | {', '.join(found['points'])} | {shares} | {before:.2f} → {after:.2f} % "
+            f"| {found['speedup']['whole']:.2f} × ({found['speedup']['p10']:.2f} to {found['speedup']['p90']:.2f}) |"
+        )
+    first = next(iter(results.values()))["settings"]
+    what = (
+        f"{first['entries']:,} known training images, {first['neighbours']} neighbours, a drop of at most "
+        f"{100 * first['max_accuracy_drop']:g} points on validation with {100 * first['confidence']:g} % confidence; "
+        "deciles of turns of a hundred requests"
+    )
+    return "\n".join([*rows, "", note(results, what, "activation_cache.py")])
+
+
+def cascade() -> str:
+    """Cascades of ResNets beside the large one alone."""
+    result: dict[str, Any] = json.loads((RESULTS / "cascade.json").read_text())
+    rows = ["| cascade | top-1 | lost, points | delegated | mean time | faster | worst case | redrawn |"]
+    rows.append("|---|---|---|---|---|---|---|---|")
+    for name, figures in result["cascades"].items():
+        if "refused" in figures:
+            rows.append(f"| {name} | refused: {figures['refused'].split(': ')[1].split('. ')[0]} | | | | | | |")
+            continue
+        again = figures["resampled"]
+        rows.append(
+            f"| {name} | {100 * figures['accuracy_original']:.2f} → {100 * figures['accuracy']:.2f} % "
+            f"| {100 * (figures['lost'] - figures['gained']) / figures['samples']:.2f} "
+            f"| {100 * figures['shares'].get('model 1', 0):.1f} % | {figures['mean_ms']:.2f} ms "
+            f"| {figures['speedup']:.2f} × | {figures['worst_ms'] / figures['alone_ms']:.2f} × the large one "
+            f"| {again['within']} of {again['draws']} within the limit, median "
+            f"{100 * again['median_drop']:.2f} points at {again['median_speedup']:.2f} × |"
+        )
+    place = result["machine"]
+    rows += [
+        "",
+        f"Limit {100 * result['max_accuracy_drop']:g} points, bounded with 95 % confidence. Top-1 and loss against "
+        "ResNet-56 in float32, times against the large one of the row, on one half of the CIFAR-10 test images; "
+        "thresholds from the other half; redrawn: thresholds from 5,000 draws of the 10,000 images, judged on all; "
+        f"time of the one thread, batch 1; ONNX Runtime {place['onnxruntime']}, load average "
+        f"{place['load_average']}; commit {place['commit']}; `python benchmarks/cascade.py`.",
+    ]
+    return "\n".join(rows)
+
+
+def selector() -> str:
+    """A selector of three networks beside always each of them."""
+    result: dict[str, Any] = json.loads((RESULTS / "selector.json").read_text())
+    rows = ["| what answers | top-1 | mean time | faster than always the large one |", "|---|---|---|---|"]
+    large = result["each_ms"]["resnet56"]
+    rows += [
+        f"| always {name} | {100 * accuracy:.2f} % | {result['each_ms'][name]:.2f} ms "
+        f"| {large / result['each_ms'][name]:.2f} × |"
+        for name, accuracy in result["accuracy_each"].items()
+    ]
+    used = zip(result["models"], range(len(result["models"])), strict=True)
+    shares = ", ".join(f"{name} {100 * result['shares'].get(f'model {place}', 0):.1f} %" for name, place in used)
+    rows.append(
+        f"| selector: {shares} | {100 * result['accuracy']:.2f} % | {result['mean_ms']:.2f} ms "
+        f"| {result['speedup']:.2f} × |"
+    )
+    place, first = result["machine"], result["judged"][0]
+    rows += [
+        "",
+        f"A look at the image takes {1e3 * result['look_ms']:.0f} µs ({len(result['features'])} features, "
+        f"{first['k']} neighbours), and is part of the time. Such votes tell whether ResNet-20 is right with an "
+        f"area under the curve of {result['auc_smallest']:.2f} (0.5 is chance). Limit "
+        f"{100 * result['max_accuracy_drop']:g} points; halves, times and machine as above, load average "
+        f"{place['load_average']}; commit {place['commit']}; `python benchmarks/selector.py`.",
+    ]
+    return "\n".join(rows)
