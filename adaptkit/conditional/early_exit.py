@@ -117,7 +117,9 @@ class EarlyExit(Conditional):
     head: Literal["linear", "convolution"] = "convolution"
     """What classifies feature maps."""
     head_width: Annotated[int, Field(ge=1)] = 32
-    """Channels of a head's convolution."""
+    """Channels of a head's first convolution; each further one has twice as many."""
+    head_depth: Annotated[int, Field(ge=1)] = 1
+    """Convolutions of a head, each halving the map; deeper ones answer better early, where features are still fine."""
     training: Literal["joint", "heads"] = "joint"
     """Whether the network trains with its heads."""
     epochs: Annotated[float, Field(gt=0)] = 3.0
@@ -225,7 +227,9 @@ class EarlyExit(Conditional):
 
         chosen = chosen_points(model, context.example_inputs, self.exits)
         classes = _answer(model, context.example_inputs).shape[1]
-        return {point.path: make_head(point.shape, classes, self.head, self.head_width) for point in chosen}
+        return {
+            point.path: make_head(point.shape, classes, self.head, self.head_width, self.head_depth) for point in chosen
+        }
 
 
 def _answer(model: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
