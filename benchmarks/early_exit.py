@@ -3,8 +3,8 @@
     ADAPTKIT_DATA=… python benchmarks/early_exit.py lenet5_fashion alexnet_cifar resnet56
 
 Adds to benchmarks/results/early_exit.json. The weights of LeNet and AlexNet are made by benchmarks/train.py; networks
-with exits are trained here, once, and kept in $ADAPTKIT_DATA/weights/NAME_exits.training. Thresholds come from images that
-nothing was trained on: those held out for validation, or, since the published weights of ResNet-56 have seen all
+with exits are trained here, once, and kept in $ADAPTKIT_DATA/weights/NAME_exits.training. Thresholds come from images
+that nothing was trained on: those held out for validation, or, since the published weights of ResNet-56 have seen all
 training images, every second test image; accuracy, shares and latency come from the (other) test images. How often the
 bound holds is told by 20 draws of the images for thresholds, with replacement, each judged on all test images.
 Latency: one thread, both take turns; batch 1 as in benchmarks/cascade.py, batch 64 by the median batch.

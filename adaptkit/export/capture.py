@@ -35,7 +35,7 @@ def capture_program(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Exp
         torch.Size([5, 3])
     """
     # A batch of one would be burnt into the graph as a constant.
-    inputs = tuple(x if x.shape[0] > 1 else torch.cat([x, x]) for x in example_inputs)
+    inputs = tuple((x if x.shape[0] > 1 else torch.cat([x, x])).contiguous() for x in example_inputs)
     sizes = sorted({x.shape[0] for x in inputs})
     if len(sizes) > 1:
         raise ModelError(f"the inputs have batch sizes {' and '.join(map(str, sizes))}, which must be the same")

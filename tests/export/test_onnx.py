@@ -296,3 +296,9 @@ def test_dictionaries_keep_their_keys():
     proto = to_onnx(Named(), ({"a": torch.ones(2), "b": torch.zeros(2)},))
     assert [value.name for value in proto.graph.input] == ["input", "input_1"]
     assert [value.name for value in proto.graph.output] == ["sum", "more", "sum_1"]
+
+
+def test_an_example_in_another_memory_format_gives_the_same_file(net):
+    x = torch.randn(2, 3, 8, 8)
+    last = x.contiguous(memory_format=torch.channels_last)
+    assert to_onnx(net, (last,)).SerializeToString() == to_onnx(net, (x,)).SerializeToString()
