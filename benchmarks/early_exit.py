@@ -93,7 +93,7 @@ CASES = {
         "resnet56_cifar",
         "resnet56-cifar10-jpeg",
         EarlyExit(
-            exits=("layer1.4", "layer1.8", "layer2.3", "layer2.8", "layer3.3"), head_depth=2, epochs=12,
+            exits=("layer1.4", "layer1", "layer2.3", "layer2", "layer3.3"), head_depth=2, epochs=12,
             fit=FitSettings(learning_rate=0.03, ema=0.998, precision="bfloat16"), early_weight=0.5,
             max_accuracy_drop=0.005, quantize=StaticQuantization(),
         ),
