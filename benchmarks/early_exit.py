@@ -1,6 +1,7 @@
 """Early exits against the same network whole: accuracy, and mean latency on ONNX Runtime.
 
     ADAPTKIT_DATA=… python benchmarks/early_exit.py lenet5_fashion alexnet_cifar resnet56
+    ADAPTKIT_DATA=… python benchmarks/early_exit.py alexnet_cifar --peer       earlyon beside adaptkit
 
 Adds to benchmarks/results/early_exit.json. The weights of LeNet and AlexNet are made by benchmarks/train.py; networks
 with exits are trained here, once, and kept in $ADAPTKIT_DATA/weights/NAME_exits.training. Thresholds come from images
@@ -10,10 +11,11 @@ bound holds is told by 20 draws of the images for thresholds, with replacement, 
 Latency: one thread, both take turns; batch 1 as in benchmarks/cascade.py, batch 64 by the median batch.
 """
 
+import argparse
 import json
 import os
 import statistics
-import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import thread_time
@@ -31,6 +33,7 @@ from adaptkit.conditional.exit_network import ExitNetwork
 from adaptkit.conditional.members import Run, sample_seconds
 from adaptkit.conditional.plain import PlainArtifact
 from adaptkit.errors import TargetError
+from adaptkit.loading.batches import as_batches
 from adaptkit.loading.data import Data, load_data
 from adaptkit.loading.models import load_weights
 from adaptkit.quantization import StaticQuantization
@@ -222,6 +225,36 @@ def batch_ratio(model: AdaptedModel, plain: AdaptedModel, x: np.ndarray, size: i
     return slow / fast
 
 
+def peer(bench: Bench) -> dict[str, Any]:
+    """Let earlyon do the same, in both of its ways to train; PyTorch is what it runs on."""
+    with opened(bench.calibrated(bench.network()[0], bench.first)) as model:
+        return {training: _peer(bench, model, training) for training in ("two_stage", "joint")}
+
+
+def _peer(bench: Bench, model: AdaptedModel, training: str) -> dict[str, Any]:
+    from peer_earlyon import Peer
+
+    trunk, points = builders()[bench.case.builder](), bench.settings.exits
+    trunk.load_state_dict(bench.original.state_dict())
+    assert isinstance(points, tuple)
+    assert bench.context.train is not None
+    assert bench.context.calibration is not None
+    trained = Peer(trunk.eval(), points, as_batches(bench.context.train), int(bench.settings.epochs), training)
+    trained.calibrate(bench.first, bench.context.calibration, bench.case.allowed)
+    classes, exits = trained.answers(bench.x[bench.judged])
+    x = bench.x.numpy()[bench.judged][np.random.default_rng(0).permutation(len(bench.judged))]
+    plain: Callable[[np.ndarray], int] = lambda each: int(bench.original(torch.from_numpy(each)).argmax() * 0)  # noqa: E731
+    with torch.inference_mode():
+        spent = sample_seconds([trained.run, plain, Run(model)], x, samples=1000)
+    return {
+        "accuracy": float((classes == bench.y.numpy()[bench.judged]).mean()),
+        "shares": {f"exit {number}": float((exits == number).mean()) for number in sorted(set(exits.tolist()))},
+        "mean_ms": float(spent[0] * 1e3),
+        "whole_in_torch_ms": float(spent[1] * 1e3),
+        "adaptkit_ms": float(spent[2] * 1e3),
+    }
+
+
 def redrawn(bench: Bench, network: nn.Module) -> dict[str, Any]:
     """Find thresholds on draws of the images, and judge them on all test images."""
     drops, held = [], bench.held
@@ -244,26 +277,35 @@ def redrawn(bench: Bench, network: nn.Module) -> dict[str, Any]:
     }
 
 
+def row(bench: Bench) -> dict[str, Any]:
+    """Measure adaptkit's."""
+    network, told = bench.network()
+    print(json.dumps(told), flush=True)
+    settings = json.loads(bench.settings.model_dump_json(exclude_defaults=True))
+    found: dict[str, Any] = {"settings": settings, "allowed": bench.case.allowed, **told}
+    try:
+        found |= {"adaptkit": measured(bench, network)}
+        print(json.dumps(found["adaptkit"]), flush=True)
+        found |= {"resampled": redrawn(bench, network)}
+    except TargetError as refusal:
+        found |= {"refused": str(refusal)}
+    return {**found, "machine": machine()}
+
+
 def main() -> None:
     """Measure the cases named on the command line; earlier results of others stay."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", default=list(CASES), choices=CASES)
+    parser.add_argument("--peer", action="store_true", help="measure earlyon, and nothing else")
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    root = Path(os.environ["ADAPTKIT_DATA"])
-    for name in sys.argv[1:] or CASES:
-        bench = Bench(name, root)
-        network, told = bench.network()
-        print(name, json.dumps(told), flush=True)
-        settings = json.loads(bench.settings.model_dump_json(exclude_defaults=True))
-        row: dict[str, Any] = {"settings": settings, "allowed": bench.case.allowed, **told}
-        try:
-            row |= {"adaptkit": measured(bench, network)}
-            print(json.dumps(row["adaptkit"]), flush=True)
-            row |= {"resampled": redrawn(bench, network)}
-        except TargetError as refusal:
-            row |= {"refused": str(refusal)}
+    for name in arguments.cases:
+        bench = Bench(name, Path(os.environ["ADAPTKIT_DATA"]))
+        found = {"earlyon": {**peer(bench), "machine": machine()}} if arguments.peer else row(bench)
         results = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
-        results[name] = {**row, "machine": machine()}
+        results[name] = {**(results.get(name, {}) if arguments.peer else {}), **found}
         RESULT.write_text(json.dumps(results, indent=1) + "\n")
-        print(name, json.dumps(row), flush=True)
+        print(name, json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":
