@@ -1,6 +1,6 @@
 """Activation cache in a CIFAR-10 network: accuracy and latency of the stages beside the whole network.
 
-    ADAPTKIT_DATA=… python benchmarks/activation_cache.py [resnet56] [--requests 3000] [--entries 5000]
+    ADAPTKIT_DATA=… python benchmarks/activation_cache.py [vgg16] [--requests 3000] [--entries 10000]
 
 Writes benchmarks/results/activation_cache.json. Known samples are training images without augmentation, limits are
 chosen on validation images; the whole test split gives the accuracy, and a part of the stream of result_cache.py the
@@ -31,11 +31,13 @@ from adaptkit.loading.data import Data, load_data
 from adaptkit.runtime import AdaptedModel
 from adaptkit.specs import DataSpec
 from adaptkit.technique import Context
+from adaptkit_zoo.cifar_plain import vgg16_bn_cifar
 from adaptkit_zoo.cifar_resnet import resnet20_cifar, resnet56_cifar
 
 MODELS = {
     "resnet20": (resnet20_cifar, "resnet20-cifar10-jpeg"),
     "resnet56": (resnet56_cifar, "resnet56-cifar10-jpeg"),
+    "vgg16": (vgg16_bn_cifar, "vgg16_bn_cifar"),
 }
 
 
@@ -98,8 +100,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("models", nargs="*", default=list(MODELS))
     parser.add_argument("--requests", type=int, default=3000)
-    parser.add_argument("--entries", type=int, default=5000)
-    parser.add_argument("--points", type=int, default=4)
+    parser.add_argument("--entries", type=int, default=10000)
+    parser.add_argument("--points", type=int, default=6)
     parser.add_argument("--drop", type=float, default=0.01)
     chosen = parser.parse_args()
     torch.set_num_threads(1)

@@ -12,7 +12,7 @@ from typing import Any
 
 from machine import RESULTS
 from table_parts import deciles, note
-from tables_conditional import activation_cache, cascade, frame_cache, result_cache, selector
+from tables_conditional import activation_cache, cascade, early_exit, earlyon, frame_cache, result_cache, selector
 from tables_coverage import coverage, coverage_peer
 
 ROOT = Path(__file__).parent.parent
@@ -217,6 +217,8 @@ TABLES = {
     "sparsity": sparsity,
     "coverage": coverage,
     "coverage_peer": coverage_peer,
+    "early_exit": early_exit,
+    "earlyon": earlyon,
     "cascade": cascade,
     "selector": selector,
     "scale": scale,

@@ -82,6 +82,74 @@ def activation_cache() -> str:
     return "\n".join([*rows, "", note(results, what, "activation_cache.py")])
 
 
+def early_exit() -> str:
+    """Networks with exits beside the same networks whole."""
+    results: dict[str, Any] = json.loads((RESULTS / "early_exit.json").read_text())
+    rows = ["| network | exits, their top-1, share that leaves | top-1 | lost, points | batch 1 | batch 64 | redrawn |"]
+    rows.append("|---" * 7 + "|")
+    for name, found in results.items():
+        if "adaptkit" not in found:
+            rows.append(f"| {name} | {_exits(found, {})} | refused: {found['refused']} | | | | |")
+            continue
+        own, again = found["adaptkit"], found["resampled"]
+        many = own["speedup"]["b64"]
+        rows.append(
+            f"| {name} | {_exits(found, own)} | {100 * own['accuracy_original']:.2f} → {100 * own['accuracy']:.2f} % "
+            f"| {100 * (own['lost'] - own['gained']) / own['samples']:.2f} (at most {100 * found['allowed']:g}) "
+            f"| {own['speedup']['b1']:.2f} × | {f'{many:.2f} ×' if many else '–'} | {_again(again)} |"
+        )
+    what = (
+        "mean latency against the same network whole, as integers where the stages are; LeNet as one file; loss "
+        "against the original in float32; redrawn: thresholds from draws of the images, judged on all test images"
+    )
+    return "\n".join([*rows, "", note(results, what, "early_exit.py")])
+
+
+def _exits(found: dict[str, Any], own: dict[str, Any]) -> str:
+    shares = dict(zip(own.get("points", ()), own.get("shares", {}).values(), strict=False))
+    parts = [
+        f"{point} {100 * accuracy:.1f} %" + (f", {100 * shares[point]:.0f} %" if point in shares else "")
+        for point, accuracy in zip(found["points"], found["exit_accuracy"], strict=True)
+    ]
+    return "<br>".join([*parts, f"end {100 * found['last_accuracy']:.1f} %"])
+
+
+def _again(again: dict[str, Any]) -> str:
+    counts = f"{again['within']} of {again['draws']} within the limit, {again['refused']} of them refused"
+    return counts if again["median_drop"] is None else f"{counts}; median {100 * again['median_drop']:.2f} points"
+
+
+def earlyon() -> str:
+    """Adaptkit and earlyon on the same network."""
+    results: dict[str, Any] = json.loads((RESULTS / "early_exit.json").read_text())
+    rows = ["| network | what | top-1 | mean time | shares that leave |", "|---" * 5 + "|"]
+    both = {name: found for name, found in results.items() if "earlyon" in found}
+    for name, found in both.items():
+        own = found["adaptkit"]
+        ways = {key: way for key, way in found["earlyon"].items() if key != "machine"}
+        first = next(iter(ways.values()))
+        rows.append(
+            f"| {name} | adaptkit, ONNX Runtime | {100 * own['accuracy']:.2f} % | {first['adaptkit_ms']:.2f} ms "
+            f"| {_shares(own['shares'])} |"
+        )
+        rows += [
+            f"| {name} | earlyon 0.3.0, {key.replace('_', ' ')} training, PyTorch | {100 * way['accuracy']:.2f} % "
+            f"| {way['mean_ms']:.2f} ms | {_shares(way['shares'])} |"
+            for key, way in ways.items()
+        ]
+        rows.append(
+            f"| {name} | no exits, PyTorch | {100 * own['accuracy_original']:.2f} % "
+            f"| {first['whole_in_torch_ms']:.2f} ms | |"
+        )
+    places = {name: found["earlyon"] for name, found in both.items()}
+    what = "the same weights, points, images and epochs; batch 1, in turns; exit −1 is the end"
+    return "\n".join([*rows, "", note(places, what, "early_exit.py --peer")])
+
+
+def _shares(shares: dict[str, float]) -> str:
+    return ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
+
+
 def cascade() -> str:
     """Cascades of ResNets beside the large one alone."""
     result: dict[str, Any] = json.loads((RESULTS / "cascade.json").read_text())
