@@ -42,6 +42,8 @@ class Plan:
     learning_rate: float
     batch_size: int = 128
     precision: Literal["float32", "bfloat16"] = "bfloat16"
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    weight_decay: float = 5e-4
     label_smoothing: float = 0.1
     ema: float | None = None
     data: Literal["cifar10", "fashion"] = "cifar10"
@@ -50,8 +52,8 @@ class Plan:
 PLANS = {
     "vgg16_bn_cifar": Plan(epochs=5, learning_rate=0.1),
     "mobilenet_v2_cifar": Plan(epochs=5, learning_rate=0.2),
-    "alexnet_cifar": Plan(epochs=20, learning_rate=0.05, label_smoothing=0, ema=0.998),
-    "lenet5_caffe": Plan(20, learning_rate=0.05, precision="float32", label_smoothing=0, ema=0.998, data="fashion"),
+    "alexnet_cifar": Plan(20, 1e-3, optimizer="adamw", weight_decay=0.05, label_smoothing=0, ema=0.998),
+    "lenet5_caffe": Plan(20, 0.05, precision="float32", label_smoothing=0, ema=0.998, data="fashion"),
 }
 
 
@@ -69,9 +71,8 @@ def train(name: str, plan: Plan, root: Path) -> dict[str, object]:
     data = load_data(data_spec(plan.data, root, plan.batch_size), seed=0)
     torch.manual_seed(0)
     model = builders()[name]()
-    settings = FitSettings(
-        learning_rate=plan.learning_rate, label_smoothing=plan.label_smoothing, precision=plan.precision, ema=plan.ema
-    )
+    shared = {"optimizer", "learning_rate", "weight_decay", "label_smoothing", "precision", "ema"}
+    settings = FitSettings(**{key: value for key, value in asdict(plan).items() if key in shared})
     workspace = root / "weights" / f"{name}.training"
     started = time.monotonic()
     result = fit(
