@@ -101,9 +101,9 @@ def lookups(cached: Cached, plain: AdaptedModel, folder: Path, x: np.ndarray) ->
             made_first = time.perf_counter()
             key = runner.keys(image)
             made = time.perf_counter()
-            index.nearest(key)
+            index.search(key)
             searched_first = time.perf_counter()
-            index.nearest(key)
+            index.search(key)
             searched = time.perf_counter()
             for name, seconds in (
                 ("model", ran - begun),

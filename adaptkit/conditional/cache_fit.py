@@ -20,7 +20,7 @@ from adaptkit.errors import DataError
 from adaptkit.loading.batches import BatchSource, as_batches
 from adaptkit.metrics.bounds import share_bound
 from adaptkit.runtime import AdaptedModel
-from adaptkit.runtime.cache_index import NOTHING, BitIndex, ExactIndex, Index, ListIndex, Nearest, hits
+from adaptkit.runtime.cache_index import NOTHING, BitIndex, ExactIndex, Index, ListIndex, Nearest, hits, nearest
 from adaptkit.runtime.result_cache import BITS, AnswerForm
 from adaptkit.runtime.session import open_session
 from adaptkit.technique import Context
@@ -150,10 +150,10 @@ class _Seen:
         index = indexes(len(stored))
         for slot in np.flatnonzero(stored).tolist():
             index.add(slot, self.stored_keys[slot], int(self.stored_answers[slot].argmax()))
-        parts = [index.nearest(self.keys[at : at + _BATCH]) for at in range(0, len(self.keys), _BATCH)]
-        nearest = Nearest(*(np.concatenate(each) for each in zip(*parts, strict=True)))
-        said = np.where(nearest.slots == NOTHING, -1, self.stored_answers.argmax(-1)[nearest.slots])
-        return LookUps(nearest, said == self.answers.argmax(-1), said == self.y)
+        parts = [nearest(index, self.keys[at : at + _BATCH]) for at in range(0, len(self.keys), _BATCH)]
+        found = Nearest(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+        said = np.where(found.slots == NOTHING, -1, self.stored_answers.argmax(-1)[found.slots])
+        return LookUps(found, said == self.answers.argmax(-1), said == self.y)
 
 
 def _see(
@@ -237,7 +237,7 @@ def lookup_seconds(indexes: Indexes, capacities: list[int], seed: int, repeats: 
         taken = []
         for key in keys[size:]:
             started = perf_counter()
-            index.nearest(key[None])
+            index.search(key[None])
             taken.append(perf_counter() - started)
         found.append(median(taken))
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -14,14 +15,25 @@ _FAR = 255
 _FIRST = 16
 
 
-class Nearest(NamedTuple):
-    """What a search for N keys finds.
+class Found(NamedTuple):
+    """What a search for one key finds; plain numbers, since numpy takes longer for one than the search itself.
 
     Args:
-        slots: N, of the nearest keys; `NOTHING` where there is none.
-        distances: N, to these; infinity where there is none.
-        others: N, to the nearest keys with another label than these; infinity where there is none.
+        slot: Of the nearest key; `NOTHING` where there is none.
+        distance: To it; infinity where there is none.
+        other: To the nearest key with another label; infinity where there is none.
     """
+
+    slot: int
+    distance: float
+    other: float
+
+
+NONE = Found(NOTHING, math.inf, math.inf)
+
+
+class Nearest(NamedTuple):
+    """What a search for N keys finds, see `Found`: arrays of N."""
 
     slots: Array
     distances: Array
@@ -40,8 +52,14 @@ class Index(Protocol):
     def keys_of(self, slots: Array) -> Array:
         """Give stored keys back."""
 
-    def nearest(self, keys: Array) -> Nearest:
+    def search(self, keys: Array) -> list[Found]:
         """Search for each of N keys."""
+
+
+def nearest(index: Index, keys: Array) -> Nearest:
+    """Search for each of N keys, and gather what is found."""
+    slots, distances, others = zip(*index.search(keys), strict=True)
+    return Nearest(np.array(slots), np.array(distances), np.array(others))
 
 
 class ExactIndex:
@@ -55,8 +73,8 @@ class ExactIndex:
         >>> index = ExactIndex(4, 2)
         >>> index.add(0, np.array([1, 0], np.float32), label=7)
         >>> index.add(1, np.array([0, 1], np.float32), label=8)
-        >>> slots, distances, others = index.nearest(np.array([[0.6, 0.8]], np.float32))
-        >>> int(slots[0]), round(float(distances[0]), 6), round(float(others[0]), 6)
+        >>> [found] = index.search(np.array([[0.6, 0.8]], np.float32))
+        >>> found.slot, round(found.distance, 6), round(found.other, 6)
         (1, 0.2, 0.4)
     """
 
@@ -79,16 +97,15 @@ class ExactIndex:
         keys: Array = self._keys[slots]
         return keys
 
-    def nearest(self, keys: Array) -> Nearest:
+    def search(self, keys: Array) -> list[Found]:
         """Search for each of N × dimensions keys."""
-        found = _nothing(len(keys))
         if not self._alive:
-            return found
-        labels = self._labels[: self._used]
-        for row, cosines in enumerate(keys @ self._keys[: self._used].T):
-            slot = found.slots[row] = cosines.argmax()
-            found.distances[row] = _distance(cosines[slot])
-            found.others[row] = _distance(cosines.max(where=labels != labels[slot], initial=-np.inf))
+            return [NONE] * len(keys)
+        labels, found = self._labels[: self._used], []
+        for cosines in keys @ self._keys[: self._used].T:
+            slot = int(cosines.argmax())
+            other = cosines.max(where=labels != labels[slot], initial=-np.inf)
+            found.append(Found(slot, _distance(float(cosines[slot])), _distance(float(other))))
         return found
 
 
@@ -101,8 +118,8 @@ class BitIndex:
     Example:
         >>> index = BitIndex(4)
         >>> index.add(2, np.uint64(0b1011), label=1)
-        >>> [float(found[0]) for found in index.nearest(np.array([0b1000], np.uint64))]
-        [2.0, 2.0, inf]
+        >>> index.search(np.array([0b1000], np.uint64))
+        [Found(slot=2, distance=2.0, other=inf)]
     """
 
     def __init__(self, capacity: int) -> None:
@@ -124,19 +141,17 @@ class BitIndex:
         keys: Array = self._keys[slots]
         return keys
 
-    def nearest(self, keys: Array) -> Nearest:
+    def search(self, keys: Array) -> list[Found]:
         """Search for each of N hashes."""
-        found = _nothing(len(keys))
         if not self._alive:
-            return found
-        labels = self._labels[: self._used]
+            return [NONE] * len(keys)
+        labels, found = self._labels[: self._used], []
         alive = labels != NOTHING
-        for row, key in enumerate(keys):
+        for key in keys:
             bits = np.where(alive, np.bitwise_count(self._keys[: self._used] ^ key), _FAR)
-            slot = found.slots[row] = bits.argmin()
-            found.distances[row] = bits[slot]
-            other = bits.min(where=labels != labels[slot], initial=_FAR)
-            found.others[row] = np.inf if other == _FAR else other
+            slot = int(bits.argmin())
+            other = int(bits.min(where=labels != labels[slot], initial=_FAR))
+            found.append(Found(slot, float(bits[slot]), math.inf if other == _FAR else float(other)))
         return found
 
 
@@ -154,9 +169,8 @@ class ListIndex:
     Example:
         >>> index = ListIndex(4, np.eye(2, dtype=np.float32), 1)
         >>> index.add(3, np.array([0.8, 0.6], np.float32), label=0)
-        >>> slots, distances, _ = index.nearest(np.eye(2, dtype=np.float32))
-        >>> slots.tolist(), distances.round(6).tolist()
-        ([3, -1], [0.2, inf])
+        >>> [(found.slot, round(found.distance, 6)) for found in index.search(np.eye(2, dtype=np.float32))]
+        [(3, 0.2), (-1, inf)]
     """
 
     def __init__(self, capacity: int, centres: Array, probes: int) -> None:
@@ -190,24 +204,23 @@ class ListIndex:
         keys = [self._keys[self._list[slot]][self._place[slot]] for slot in slots]
         return np.array(keys, np.float32).reshape(len(keys), self._centres.shape[1])
 
-    def nearest(self, keys: Array) -> Nearest:
+    def search(self, keys: Array) -> list[Found]:
         """Search for each of N × dimensions keys."""
-        found = _nothing(len(keys))
-        for row, key in enumerate(keys):
-            numbers = [number for number in self._lists(key) if self._counts[number]]
-            if not numbers:
-                continue
-            cosines = [self._keys[number][: self._counts[number]] @ key for number in numbers]
-            places = [int(each.argmax()) for each in cosines]
-            best = max(range(len(numbers)), key=lambda i, c=cosines, p=places: c[i][p[i]])  # type: ignore[misc]
-            slot, label = self._slots[numbers[best]][:, places[best]].tolist()
-            other = -np.inf
-            for number, each in zip(numbers, cosines, strict=True):
-                labels = self._slots[number][1, : len(each)]
-                other = max(other, each.max(where=labels != label, initial=-np.inf))
-            found.slots[row], found.distances[row] = slot, _distance(cosines[best][places[best]])
-            found.others[row] = _distance(other)
-        return found
+        return [self._search(key) for key in keys]
+
+    def _search(self, key: Array) -> Found:
+        numbers = [number for number in self._lists(key) if self._counts[number]]
+        if not numbers:
+            return NONE
+        cosines = [self._keys[number][: self._counts[number]] @ key for number in numbers]
+        places = [int(each.argmax()) for each in cosines]
+        best = max(range(len(numbers)), key=lambda i: cosines[i][places[i]])
+        slot, label = self._slots[numbers[best]][:, places[best]].tolist()
+        other = -math.inf
+        for number, each in zip(numbers, cosines, strict=True):
+            labels = self._slots[number][1, : len(each)]
+            other = max(other, float(each.max(where=labels != label, initial=-np.inf)))
+        return Found(slot, _distance(float(cosines[best][places[best]])), _distance(other))
 
     def _lists(self, key: Array) -> list[int]:
         near = self._centres @ key
@@ -222,10 +235,6 @@ class ListIndex:
 def _distance(cosine: float) -> float:
     """Return 1 − cosine, not below zero; what is no number stays none, and is near to nothing."""
     return 0.0 if cosine >= 1 else 1 - cosine
-
-
-def _nothing(count: int) -> Nearest:
-    return Nearest(np.full(count, NOTHING), np.full(count, np.inf), np.full(count, np.inf))
 
 
 def hits(found: Nearest, threshold: float, ratio: float) -> Array:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from adaptkit.runtime.cache_index import NOTHING, Index, hits
+from adaptkit.runtime.cache_index import NOTHING, Index
 from adaptkit.runtime.cache_order import ORDERS, Eviction
 from adaptkit.runtime.result import Array
 
@@ -32,7 +32,7 @@ class Store:
         >>> store = Store(ExactIndex(2, 2), 2, (3,), "float32", threshold=0.1, ratio=0.5)
         >>> store.add(np.array([1, 0], np.float32), np.arange(3))
         >>> slots = store.find(np.eye(2, dtype=np.float32))
-        >>> slots.tolist(), store.answers(slots[:1]).tolist()
+        >>> slots, store.answers(slots[:1]).tolist()
         ([0, -1], [[0.0, 1.0, 2.0]])
     """
 
@@ -59,25 +59,28 @@ class Store:
     def __len__(self) -> int:
         return len(self._stored)
 
-    def find(self, keys: Array) -> Array:
+    def find(self, keys: Array) -> list[int]:
         """Give the slot of the entry that may answer for each of N keys, `NOTHING` where none may; counts as a use.
+
+        It may where `cache_index.hits` says so.
 
         A key that is not finite is near to nothing.
         """
         self._forget_old()
-        nearest = self._index.nearest(keys)
-        slots = np.where(hits(nearest, self._threshold, self._ratio), nearest.slots, NOTHING)
-        for slot in slots.tolist():
-            if slot != NOTHING:
+        slots = []
+        for slot, distance, other in self._index.search(keys):
+            near = distance <= self._threshold and distance < self._ratio * other
+            slots.append(slot if near else NOTHING)
+            if near:
                 self._order.touch(slot)
         return slots
 
-    def answers(self, slots: Array) -> Array:
+    def answers(self, slots: list[int]) -> Array:
         """Copy the answers of some slots."""
         found: Array = self._answers[slots]
         return found
 
-    def serials(self, slots: Array) -> Array:
+    def serials(self, slots: list[int]) -> Array:
         """Number the entries that are in some slots now; a later entry in the same slot has another number."""
         found: Array = self._serials[slots]
         return found

@@ -227,20 +227,17 @@ class ResultCache:
         keys = self.keys(x)
         with self._lock:
             slots = self._store.find(keys)
-            hit = slots != NOTHING
-            served = hit if not self.manifest.shadow_rate or not hit.any() else hit & self._unshadowed(len(x))
+            served = self._served(slots)
             found = self._store.answers(slots)
-            serials = self._store.serials(slots)
-            hits = int(hit.sum())
-            self._hits, self._misses = self._hits + hits, self._misses + len(x) - hits
+            serials = None if all(served) else self._store.serials(slots)
         looked = time.perf_counter() - started
         path, waited = np.zeros(len(x), np.int64), np.full(len(x), looked)
-        if served.all():
+        if serials is None:
             return Result(found, path, {LOOK_UP: looked}, waited)
-        rest = np.flatnonzero(~served)
+        rest = np.flatnonzero(~np.array(served))
         result = self.inner(x[rest])
         self._check(result.logits)
-        self._learn(keys[rest], result.logits, slots[rest], serials[rest], found[rest])
+        self._learn(keys[rest], result.logits, np.array(slots)[rest], serials[rest], found[rest])
         found[rest], path[rest], waited[rest] = result.logits, result.path + 1, result.waited + looked
         seconds = {LOOK_UP: looked, **{f"miss: {name}": spent for name, spent in result.seconds.items()}}
         return Result(found, path, seconds, waited)
@@ -302,9 +299,15 @@ class ResultCache:
                 else:
                     self._not_stored += 1
 
-    def _unshadowed(self, count: int) -> Array:
-        chosen: Array = self._random.random(count) >= self.manifest.shadow_rate
-        return chosen
+    def _served(self, slots: list[int]) -> list[bool]:
+        """Count hits and misses, and draw the hits that the model answers all the same."""
+        hit = [slot != NOTHING for slot in slots]
+        hits = sum(hit)
+        self._hits, self._misses = self._hits + hits, self._misses + len(slots) - hits
+        if not hits or not self.manifest.shadow_rate:
+            return hit
+        drawn = self._random.random(len(slots)) >= self.manifest.shadow_rate
+        return [found and chosen for found, chosen in zip(hit, drawn.tolist(), strict=True)]
 
     def _check(self, answers: Array) -> None:
         form = self.manifest.answer
