@@ -161,7 +161,7 @@ def measure(name: str, data: Data, weights: Path, chosen: argparse.Namespace) ->
         "accuracy": {"model": float((ran["own"] == y).mean()), "cache": float((ran["given"] == y).mean())},
         "shadow": {"checks": statistics.shadowed, "agreed": statistics.agreed},
         "entries": statistics.entries,
-        "not_stored": statistics.not_stored,
+        "unsure": statistics.unsure,
         "speedup": {
             "whole": float(ran["plain"].sum() / ran["cached"].sum()),
             "median": float(np.median(ratios)),

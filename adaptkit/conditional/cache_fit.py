@@ -21,6 +21,7 @@ from adaptkit.loading.batches import BatchSource, as_batches
 from adaptkit.metrics.bounds import share_bound
 from adaptkit.runtime import AdaptedModel
 from adaptkit.runtime.cache_index import NOTHING, BitIndex, ExactIndex, Index, ListIndex, Nearest, hits, nearest
+from adaptkit.runtime.cache_store import runs_to_trust
 from adaptkit.runtime.result_cache import BITS, AnswerForm
 from adaptkit.runtime.session import open_session
 from adaptkit.technique import Context
@@ -50,7 +51,8 @@ def fit_cache(settings: ResultCache, inner: Artifact, context: Context) -> Cache
         seconds = _model_seconds(model, seen.example)
     kinds = Indexes(settings, lists, seen.keys.shape[1:])
     limit = 1.0 if settings.unit == "cosine" else float(BITS)
-    found = {sure: seen.look_up(kinds, sure) for sure in settings.min_confidences}
+    everything = seen.look_up(kinds)
+    found = {sure: seen.answered(everything, sure) for sure in settings.min_confidences}
     rule = choose_rule(found, settings.target_precision, limit, settings.confidence, context.seed)
     taken = found[rule.min_confidence]
     hit = hits(taken.nearest, rule.threshold, rule.ratio)
@@ -132,6 +134,7 @@ class _Seen:
         y: Labels of the queries.
         stored_keys: Of the entries.
         stored_answers: Of the entries.
+        trusted: Whether the model agreed with them often enough, each time changed anew.
         repeated: Whether a query is of a sample that is stored.
         example: One sample.
     """
@@ -141,19 +144,26 @@ class _Seen:
     y: Array
     stored_keys: Array
     stored_answers: Array
+    trusted: Array
     repeated: Array
     example: Array
 
-    def look_up(self, indexes: Indexes, min_confidence: float) -> LookUps:
-        """Store what the model is sure enough of, and search."""
-        stored = _confidence(self.stored_answers) >= min_confidence
-        index = indexes(len(stored))
-        for slot in np.flatnonzero(stored).tolist():
-            index.add(slot, self.stored_keys[slot], int(self.stored_answers[slot].argmax()))
+    def look_up(self, indexes: Indexes) -> LookUps:
+        """Store everything, and search."""
+        index = indexes(len(self.stored_keys))
+        for slot, (key, answer) in enumerate(zip(self.stored_keys, self.stored_answers, strict=True)):
+            index.add(slot, key, int(answer.argmax()))
         parts = [nearest(index, self.keys[at : at + _BATCH]) for at in range(0, len(self.keys), _BATCH)]
         found = Nearest(*(np.concatenate(each) for each in zip(*parts, strict=True)))
         said = np.where(found.slots == NOTHING, -1, self.stored_answers.argmax(-1)[found.slots])
         return LookUps(found, said == self.answers.argmax(-1), said == self.y)
+
+    def answered(self, found: LookUps, min_confidence: float) -> LookUps:
+        """Put entries out of reach that the model was neither sure of nor agreed with often enough."""
+        may = self.trusted | (_confidence(self.stored_answers) >= min_confidence)
+        slots = found.nearest.slots
+        distances = np.where((slots != NOTHING) & may[slots], found.nearest.distances, np.inf)
+        return LookUps(found.nearest._replace(distances=distances), found.same, found.right)
 
 
 def _see(
@@ -169,7 +179,23 @@ def _see(
     stored, answers = (_answers(model, each) for each in (first, again))
     if answers.ndim != 2:
         raise DataError(f"{settings.name} is for classifiers, N × classes; this model answers {list(answers.shape)}")
-    return _Seen(make_keys(again), answers, y.numpy(), make_keys(first), stored, repeated, again[:1].numpy())
+    trust = _trusted(settings, model, x[torch.from_numpy(repeated)], stored, rng)
+    return _Seen(make_keys(again), answers, y.numpy(), make_keys(first), stored, trust, repeated, again[:1].numpy())
+
+
+def _trusted(settings: ResultCache, model: AdaptedModel, x: Tensor, stored: Array, rng: np.random.Generator) -> Array:
+    """Ask the model again, about changed inputs, where it may not be sure; say where it always agreed."""
+    trust = np.zeros(len(x), bool)
+    asked = np.flatnonzero(_confidence(stored) < max(settings.min_confidences))
+    if settings.trust == 1:
+        return trust
+    for _ in range(runs_to_trust(settings.trust) - 1):
+        if not len(asked):
+            break
+        again = _answers(model, settings.perturbations.apply(x[torch.from_numpy(asked)], rng))
+        asked = asked[again.argmax(-1) == stored[asked].argmax(-1)]
+    trust[asked] = True
+    return trust
 
 
 def _answers(model: AdaptedModel, x: Tensor) -> Array:
@@ -258,8 +284,8 @@ def _summary(settings: ResultCache, rule: HitRule, found: LookUps, seen: _Seen) 
     repeated, new = (100 * hit[rows].mean() for rows in (seen.repeated, ~seen.repeated))
     unit = f"{rule.threshold:.4f} cosine" if settings.unit == "cosine" else f"{rule.threshold:.0f} bits"
     return (
-        f"an entry answers within {unit} and {100 * rule.ratio:.1f} % of the distance to the next answer, and is "
-        f"stored where the model gives at least {100 * rule.min_confidence:g} %; of {rule.samples} validation queries "
+        f"an entry answers within {unit} and {100 * rule.ratio:.1f} % of the distance to the next answer, at once "
+        f"where the model gives it at least {100 * rule.min_confidence:g} %; of {rule.samples} validation queries "
         f"{rule.hits} hit, {rule.wrong} of these with another answer than the model's: a hit is right in at least "
         f"{100 * rule.precision_bound:.2f} % with {100 * settings.confidence:g} % confidence. Of all {len(hit)} "
         f"queries {repeated:.1f} % of those that repeat hit and {new:.1f} % of those that are new; "

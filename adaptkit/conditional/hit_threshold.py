@@ -44,7 +44,7 @@ class HitRule:
     Args:
         threshold: An entry at most this far away answers.
         ratio: And only if it is nearer than this share of the distance to the nearest entry with another answer.
-        min_confidence: Answers that the model is less sure of are not stored.
+        min_confidence: Answers that the model is less sure of are not given at once.
         hits: Queries answered.
         wrong: Of those, answers that are not the model's own.
         samples: All queries.
@@ -88,7 +88,7 @@ def choose_rule(
     holds as often as it says (fixed-sequence testing; Angelopoulos et al. 2021, "Learn then test", section 3).
 
     Args:
-        found: What is found when only answers of at least this confidence are stored; the same queries everywhere.
+        found: What is found when answers of at least this confidence are given at once; the same queries everywhere.
         target: Precision asked for.
         limit: Thresholds are less than this.
         confidence: How often the bound must hold.

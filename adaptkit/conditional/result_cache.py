@@ -115,6 +115,7 @@ class Cached:
             threshold=self.rule.threshold,
             ratio=self.rule.ratio,
             min_confidence=self.rule.min_confidence,
+            trust=self.settings.trust,
             capacity=self.capacity,
             eviction=self.settings.eviction,
             ttl_seconds=self.settings.ttl_seconds,
@@ -132,13 +133,15 @@ class ResultCache(Conditional):
     cosine distance (1 − cosine), or in so many bits, of at most a threshold, and clearly nearer than the nearest entry
     with another answer. Both are chosen on pairs of validation samples, as a server would see them: half of the samples
     are stored, changed at random; then they all come, changed anew. The share of hits with the answer that the model
-    itself would give is bounded from below (Clopper-Pearson); where no rule reaches the target, it refuses. Answers
-    that the model is not sure enough of are not stored.
+    itself would give is bounded from below (Clopper-Pearson); where no rule reaches the target, it refuses.
+
+    A model contradicts itself about inputs it is not sure of, when they come again a little changed. An entry of such
+    an answer waits until the model was asked often enough and agreed (`trust`).
 
     The bound is for a cache that holds about as many entries as half of the validation samples. One that has just been
     emptied knows few other answers, so that more is clearly nearest to one of them: its first hits are less precise.
 
-    While it runs, the model answers a share of the hits all the same, and entries that were wrong are dropped. A cache
+    While it runs, the model answers a share of the hits all the same; an entry that was wrong waits again. A cache
     saved to disk serves only the very files it was filled by.
 
     Source: Drolia, Guo, Tan, Gandhi and Narasimhan 2017, "Cachier: edge-caching for recognition applications".
@@ -174,7 +177,10 @@ class ResultCache(Conditional):
         0.99,
         0.995,
     )
-    """How sure the model must be of an answer that is stored; the best of these is taken."""
+    """How sure the model must be of an answer that is given again at once; the best of these is taken."""
+    trust: Annotated[float, Field(gt=0.5, le=1)] = 0.95
+    """Other answers are given where the model was asked again often enough and agreed: (agreed + 1) / (runs + 2) is at
+    least this. At 1 they never are."""
     capacity: Annotated[int, Field(ge=1)] | Popularity = 10_000
     """Entries at most; or how requests are spread, and the capacity with the least expected latency is taken."""
     eviction: Literal["lru", "lfu"] = "lru"

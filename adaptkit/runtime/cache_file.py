@@ -13,7 +13,7 @@ from adaptkit.errors import DataError
 from adaptkit.files import write_atomically
 from adaptkit.runtime.result import Array
 
-_MAGIC = b"adaptkit entries 1\n"
+_MAGIC = b"adaptkit entries 2\n"
 _DIGEST = 32
 _VERSION = "version"
 

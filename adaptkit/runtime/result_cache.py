@@ -56,7 +56,8 @@ class CacheManifest(Manifest):
         dimensions: Of a key: numbers of an embedding, 64 bits of a hash.
         threshold: An entry at most this far away answers.
         ratio: And only if it is nearer than this share of the distance to the nearest entry with another answer.
-        min_confidence: Largest softmax probability that an answer needs to be stored.
+        min_confidence: Largest softmax probability that an answer needs to be given again at once.
+        trust: Others are given where (agreed + 1) / (runs + 2) is at least this; never at 1.
         capacity: Entries at most.
         eviction: Which entry goes when the cache is full.
         ttl_seconds: How long an entry is good; for ever where None.
@@ -72,6 +73,7 @@ class CacheManifest(Manifest):
     threshold: Annotated[float, Field(ge=0)]
     ratio: Annotated[float, Field(gt=0, le=1)]
     min_confidence: Annotated[float, Field(ge=0, le=1)]
+    trust: Annotated[float, Field(gt=0.5, le=1)]
     capacity: Annotated[int, Field(ge=1)]
     eviction: Eviction
     ttl_seconds: Annotated[float, Field(gt=0)] | None = None
@@ -107,14 +109,14 @@ class CacheStatistics:
 
     Args:
         entries: That it holds.
-        hits: Samples that an entry was found for, shadowed ones too.
-        misses: Samples that none was found for.
+        hits: Samples that an entry could answer, shadowed ones too.
+        misses: Samples that none could answer.
+        unsure: Of those, samples near an entry that may not answer yet, or no longer.
         shadowed: Hits that the model ran for all the same.
         agreed: Of those, how often the entry said the same class.
         precision: Share of them; None where nothing was shadowed.
         precision_low: Lower end of its interval (Clopper-Pearson, 95 %).
         precision_high: Upper end.
-        not_stored: Answers that the model was not sure enough of.
         evicted: Entries that had to go since the cache was full.
         expired: Entries that were too old.
     """
@@ -122,18 +124,18 @@ class CacheStatistics:
     entries: int
     hits: int
     misses: int
+    unsure: int
     shadowed: int
     agreed: int
     precision: float | None
     precision_low: float
     precision_high: float
-    not_stored: int
     evicted: int
     expired: int
 
     @property
     def hit_rate(self) -> float:
-        """Share of the samples that an entry was found for; 0 where there were none."""
+        """Share of the samples that an entry could answer; 0 where there were none."""
         return self.hits / max(1, self.hits + self.misses)
 
 
@@ -171,12 +173,13 @@ class ResultCache:
             manifest.answer.dtype,
             manifest.threshold,
             manifest.ratio,
+            manifest.trust,
             manifest.eviction,
             manifest.ttl_seconds,
             clock,
         )
         self._lock, self._random = threading.Lock(), np.random.default_rng(manifest.seed)
-        self._hits = self._misses = self._shadowed = self._agreed = self._not_stored = 0
+        self._hits = self._misses = self._unsure = self._shadowed = self._agreed = 0
 
     @classmethod
     def load(
@@ -200,17 +203,17 @@ class ResultCache:
         with self._lock:
             hits, misses, shadowed, agreed = self._hits, self._misses, self._shadowed, self._agreed
             entries, evicted, expired = len(self._store), self._store.evicted, self._store.expired
-            not_stored = self._not_stored
+            unsure = self._unsure
         return CacheStatistics(
             entries,
             hits,
             misses,
+            unsure,
             shadowed,
             agreed,
             agreed / shadowed if shadowed else None,
             1 - share_bound(shadowed - agreed, shadowed, 0.975),
             share_bound(agreed, shadowed, 0.975),
-            not_stored,
             evicted,
             expired,
         )
@@ -227,7 +230,8 @@ class ResultCache:
         keys = self.keys(x)
         with self._lock:
             slots = self._store.find(keys)
-            served = self._served(slots)
+            hit = [self._store.may_answer(slot) for slot in slots]
+            served = self._served(slots, hit)
             found = self._store.answers(slots)
             serials = None if all(served) else self._store.serials(slots)
         looked = time.perf_counter() - started
@@ -237,7 +241,8 @@ class ResultCache:
         rest = np.flatnonzero(~np.array(served))
         result = self.inner(x[rest])
         self._check(result.logits)
-        self._learn(keys[rest], result.logits, np.array(slots)[rest], serials[rest], found[rest])
+        shadowed = [hit[row] and not served[row] for row in rest.tolist()]
+        self._learn(keys[rest], result.logits, [slots[row] for row in rest.tolist()], serials[rest], shadowed)
         found[rest], path[rest], waited[rest] = result.logits, result.path + 1, result.waited + looked
         seconds = {LOOK_UP: looked, **{f"miss: {name}": spent for name, spent in result.seconds.items()}}
         return Result(found, path, seconds, waited)
@@ -284,29 +289,27 @@ class ResultCache:
                 self._store.fill(entries)
             return len(self._store)
 
-    def _learn(self, keys: Array, answers: Array, slots: Array, serials: Array, found: Array) -> None:
-        """Store the answers to misses; compare those to shadowed hits, and drop the entries that were wrong."""
-        sure = _confidence(answers) >= self.manifest.min_confidence
-        same = answers.argmax(-1) == found.argmax(-1)
+    def _learn(self, keys: Array, answers: Array, slots: list[int], serials: Array, shadowed: list[bool]) -> None:
+        """Take in what the model answers: to misses, and to hits that are shadowed."""
+        sure = (_confidence(answers) >= self.manifest.min_confidence).tolist()
+        finite = [bool(np.isfinite(key).all()) for key in keys]
         with self._lock:
-            for row, (slot, serial) in enumerate(zip(slots.tolist(), serials.tolist(), strict=True)):
-                if slot != NOTHING:
-                    self._shadowed, self._agreed = self._shadowed + 1, self._agreed + bool(same[row].all())
-                    if not same[row].all():
-                        self._store.discard(slot, serial)
-                elif sure[row] and np.isfinite(keys[row]).all():
-                    self._store.add(keys[row], answers[row])
-                else:
-                    self._not_stored += 1
+            for row, (slot, serial) in enumerate(zip(slots, serials.tolist(), strict=True)):
+                if shadowed[row]:
+                    known = self._store.answers([slot])[0]
+                    same = np.array_equal(known.argmax(-1), answers[row].argmax(-1))
+                    self._shadowed, self._agreed = self._shadowed + 1, self._agreed + same
+                if finite[row]:
+                    self._store.learn(slot, serial, keys[row], answers[row], sure[row])
 
-    def _served(self, slots: list[int]) -> list[bool]:
+    def _served(self, slots: list[int], hit: list[bool]) -> list[bool]:
         """Count hits and misses, and draw the hits that the model answers all the same."""
-        hit = [slot != NOTHING for slot in slots]
-        hits = sum(hit)
-        self._hits, self._misses = self._hits + hits, self._misses + len(slots) - hits
+        hits, near = sum(hit), sum(slot != NOTHING for slot in slots)
+        self._hits, self._misses = self._hits + hits, self._misses + len(hit) - hits
+        self._unsure += near - hits
         if not hits or not self.manifest.shadow_rate:
             return hit
-        drawn = self._random.random(len(slots)) >= self.manifest.shadow_rate
+        drawn = self._random.random(len(hit)) >= self.manifest.shadow_rate
         return [found and chosen for found, chosen in zip(hit, drawn.tolist(), strict=True)]
 
     def _check(self, answers: Array) -> None:
@@ -330,6 +333,7 @@ class ResultCache:
             "answers": (np.dtype(form.dtype), (count, *form.shape)),
             "uses": (np.dtype("int64"), (count,)),
             "stored": (np.dtype("float64"), (count,)),
+            "runs": (np.dtype("int64"), (count, 3)),
         }
         if {name: (array.dtype, array.shape) for name, array in entries.items()} != wanted:
             raise DataError(f"{file} holds entries of another form")

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import beta
 
 from adaptkit.errors import DataError, RunFolderError
 from adaptkit.runtime.cache_file import read_entries, write_entries
 from adaptkit.runtime.cache_index import NOTHING, BitIndex, ExactIndex, ListIndex, nearest
 from adaptkit.runtime.cache_order import LeastFrequent, LeastRecent
-from adaptkit.runtime.cache_store import Store
+from adaptkit.runtime.cache_store import Store, runs_to_trust, trusted
 
 STEPS = st.lists(st.tuples(st.sampled_from(["add", "touch", "remove", "victim"]), st.integers(0, 9)), max_size=80)
 
@@ -158,15 +159,50 @@ def test_old_entries_are_not_served():
     assert (store.expired, len(store)) == (1, 1)
 
 
-def test_a_later_entry_in_the_same_slot_is_not_discarded():
+CAT, DOG = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+
+
+def test_an_entry_that_is_gone_learns_nothing():
     store, keys = make(capacity=1), np.eye(4, dtype=np.float32)
-    store.add(keys[0], np.array([1.0, 0.0]))
+    store.add(keys[0], CAT)
     serial = int(store.serials([0])[0])
-    store.add(keys[1], np.array([1.0, 0.0]))
-    store.discard(0, serial)
-    assert store.find(keys[1][None])[0] == 0
-    store.discard(0, serial + 1)
-    assert len(store) == 0
+    store.add(keys[1], CAT)
+    store.learn(0, serial, keys[2], DOG, sure=True)
+    assert store.find(keys[2][None]) == [0]
+    assert store.answers([0])[0].tolist() == DOG.tolist()
+    assert store.may_answer(0)
+
+
+def test_an_unsure_answer_waits_until_it_is_trusted():
+    store, key = make(trust=0.8), np.eye(4, dtype=np.float32)[0]
+    store.learn(NOTHING, 0, key, CAT, sure=False)
+    serial = int(store.serials([0])[0])
+    for runs in range(1, 4):
+        assert store.may_answer(0) == (runs >= runs_to_trust(0.8) == 3)
+        store.learn(0, serial, key, CAT, sure=False)
+    assert len(store) == 1
+
+
+def test_a_sure_answer_that_was_wrong_waits_and_one_mostly_wrong_gives_way():
+    store, key = make(trust=0.8), np.eye(4, dtype=np.float32)[0]
+    store.add(key, CAT)
+    serial = int(store.serials([0])[0])
+    assert store.may_answer(0)
+    store.learn(0, serial, key, DOG, sure=True)
+    assert not store.may_answer(0)
+    assert store.answers([0])[0].tolist() == CAT.tolist()
+    store.learn(0, serial, key, DOG, sure=True)
+    assert store.answers([0])[0].tolist() == DOG.tolist()
+    assert store.may_answer(0)
+    assert len(store) == 1
+    assert not store.may_answer(NOTHING)
+
+
+@given(agreed=st.integers(0, 60), missed=st.integers(0, 20), trust=st.floats(0.55, 0.99))
+def test_trust_is_the_mean_of_the_posterior(agreed, missed, trust):
+    mean = beta.mean(agreed + 1, missed + 1)
+    if abs(mean - trust) > 1e-9:
+        assert trusted(agreed, agreed + missed, trust) == (mean >= trust)
 
 
 @pytest.mark.parametrize("eviction", ["lru", "lfu"])
@@ -178,7 +214,7 @@ def test_entries_come_back_as_they_were(eviction, steps, tmp_path_factory):
     store = make(5, 16, eviction=eviction)
     for step in steps:
         if store.find(keys[step][None])[0] == NOTHING:
-            store.add(keys[step], np.array([float(step), -1.0]))
+            store.add(keys[step], np.array([float(step), -1.0]), sure=step % 2 == 0, runs=(3, 2))
     write_entries(path, "abcd", store.entries())
     again = make(5, 16, eviction=eviction)
     again.fill(read_entries(path, "abcd"))
@@ -186,6 +222,7 @@ def test_entries_come_back_as_they_were(eviction, steps, tmp_path_factory):
         assert np.array_equal(array, again.entries()[name]), name
     slots = again.find(keys)
     assert [s != NOTHING for s in slots] == [s != NOTHING for s in store.find(keys)]
+    assert [again.may_answer(s) for s in slots] == [store.may_answer(s) for s in store.find(keys)]
     for step, slot in enumerate(slots):
         assert slot == NOTHING or again.answers([slot])[0, 0] == step
 
@@ -201,7 +238,7 @@ ENTRIES = {"uses": np.arange(50), "answers": np.ones((50, 3), np.float32)}
         (lambda b: b[:-1] + bytes([b[-1] ^ 1]), "is damaged"),
         (lambda b: b"", "holds no entries"),
         (lambda b: b"PK" + b, "holds no entries"),
-        (lambda b: b.replace(b"entries 1", b"entries 2"), "holds no entries"),
+        (lambda b: b.replace(b"entries 2", b"entries 3"), "holds no entries"),
     ],
 )
 def test_a_damaged_file(tmp_path, damage, message):
