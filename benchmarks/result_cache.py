@@ -3,9 +3,9 @@
     ADAPTKIT_DATA=… python benchmarks/result_cache.py [--requests 20000] [--exponent 1.0]
 
 Writes benchmarks/results/result_cache.json. Keys are made from calibration images, thresholds chosen on validation
-images, both of the training split, which the shared weights have seen all of. The stream draws test images by Zipf's law, each time shifted, mirrored and with
-noise anew; it goes through the model alone and through the cache in turns, a hundred requests each, one at a time. The
-network's answer to each request says whether a hit was right.
+images, both of the training split, which the shared weights have seen all of. The stream draws test images by Zipf's
+law, each time shifted, mirrored and with noise anew; it goes through the model alone and through the cache in turns, a
+hundred requests each, one at a time. The network's answer to each request says whether a hit was right.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from time import perf_counter
 
@@ -156,14 +156,15 @@ class _Seen:
         parts = [nearest(index, self.keys[at : at + _BATCH]) for at in range(0, len(self.keys), _BATCH)]
         found = Nearest(*(np.concatenate(each) for each in zip(*parts, strict=True)))
         said = np.where(found.slots == NOTHING, -1, self.stored_answers.argmax(-1)[found.slots])
-        return LookUps(found, said == self.answers.argmax(-1), said == self.y)
+        return LookUps(found, said == self.answers.argmax(-1), said == self.y, np.ones(len(said), bool))
 
     def answered(self, found: LookUps, min_confidence: float) -> LookUps:
         """Put entries out of reach that the model was neither sure of nor agreed with often enough."""
-        may = self.trusted | (_confidence(self.stored_answers) >= min_confidence)
         slots = found.nearest.slots
-        distances = np.where((slots != NOTHING) & may[slots], found.nearest.distances, np.inf)
-        return LookUps(found.nearest._replace(distances=distances), found.same, found.right)
+        sure = (slots != NOTHING) & (_confidence(self.stored_answers) >= min_confidence)[slots]
+        may = sure | ((slots != NOTHING) & self.trusted[slots])
+        distances = np.where(may, found.nearest.distances, np.inf)
+        return replace(found, nearest=found.nearest._replace(distances=distances), at_once=sure)
 
 
 def _see(

@@ -26,15 +26,19 @@ class LookUps:
         nearest: What is found for N queries.
         same: N, whether that entry's answer is the model's own.
         right: N, whether it is the label.
+        at_once: N, whether the model is sure enough of that entry's answer to give it again at once.
     """
 
     nearest: Nearest
     same: Array
     right: Array
+    at_once: Array
 
     def part(self, rows: Array) -> LookUps:
         """Take some of the queries."""
-        return LookUps(Nearest(*(each[rows] for each in self.nearest)), self.same[rows], self.right[rows])
+        return LookUps(
+            Nearest(*(each[rows] for each in self.nearest)), self.same[rows], self.right[rows], self.at_once[rows]
+        )
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class HitRule:
         ratio: And only if it is nearer than this share of the distance to the nearest entry with another answer.
         min_confidence: Answers that the model is less sure of are not given at once.
         hits: Queries answered.
+        at_once: Of those, by entries that the model is not asked about again first.
         wrong: Of those, answers that are not the model's own.
         samples: All queries.
         precision_bound: At least this share of the hits has the model's own answer, at the confidence asked for.
@@ -55,6 +60,7 @@ class HitRule:
     ratio: float
     min_confidence: float
     hits: int
+    at_once: int
     wrong: int
     samples: int
     precision_bound: float
@@ -67,7 +73,7 @@ def apply_rule(
 
     Example:
         >>> nearest = Nearest(np.array([0, 1, 2]), np.array([0.1, 0.2, 0.9]), np.full(3, 1.0))
-        >>> found = LookUps(nearest, np.array([True, False, True]), np.array([True, True, True]))
+        >>> found = LookUps(nearest, np.array([True, False, True]), np.ones(3, bool), np.ones(3, bool))
         >>> rule = apply_rule(found, threshold=0.5, ratio=0.4, min_confidence=0.0)
         >>> rule.hits, rule.wrong
         (2, 1)
@@ -75,17 +81,20 @@ def apply_rule(
     hit = hits(found.nearest, threshold, ratio)
     count, wrong = int(hit.sum()), int((hit & ~found.same).sum())
     bound = 1 - share_bound(wrong, count, confidence)
-    return HitRule(threshold, ratio, min_confidence, count, wrong, len(found.same), bound)
+    return HitRule(
+        threshold, ratio, min_confidence, count, int((hit & found.at_once).sum()), wrong, len(found.same), bound
+    )
 
 
 def choose_rule(
     found: Mapping[float, LookUps], target: float, limit: float, confidence: float = 0.95, seed: int = 0
 ) -> HitRule:
-    """Find the rule with the most hits whose precision is bounded from below by a target.
+    """Find the rule with the most hits at once whose precision is bounded from below by a target.
 
     Three tenths of the queries order the candidates, the safest first; the others test them in this order until one
-    fails, and of those before the one with the most hits is taken. So many candidates can be tried, and the bound still
-    holds as often as it says (fixed-sequence testing; Angelopoulos et al. 2021, "Learn then test", section 3).
+    fails, and of those before the one with the most hits at once is taken. So many candidates can be tried, and the
+    bound still holds as often as it says (fixed-sequence testing; Angelopoulos et al. 2021, "Learn then test",
+    section 3).
 
     Args:
         found: What is found when answers of at least this confidence are given at once; the same queries everywhere.
@@ -117,7 +126,7 @@ def choose_rule(
         if tested.precision_bound < target:
             failed = tested
             break
-        if best is None or tested.hits > best.hits:
+        if best is None or (tested.at_once, tested.hits) > (best.at_once, best.hits):
             best = tested
     if best is None:
         raise TargetError(_refusal(failed, target, confidence))

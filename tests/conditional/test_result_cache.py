@@ -461,7 +461,7 @@ def test_rules_hold_as_often_as_they_say():
     for seed in range(20):
         distances = rng.random(600)
         same = rng.random(600) >= 0.3 * np.maximum(0, distances - 0.4)
-        found = LookUps(Nearest(np.zeros(600, int), distances, np.ones(600)), same, same)
+        found = LookUps(Nearest(np.zeros(600, int), distances, np.ones(600)), same, same, same)
         try:
             rule = choose_rule({0.0: found}, 0.95, 1.0, seed=seed)
         except TargetError:
@@ -476,9 +476,12 @@ def test_rules_hold_as_often_as_they_say():
 
 def test_a_rule_counts_what_it_lets_through():
     nearest = Nearest(np.arange(4), np.array([0.1, 0.1, 0.1, 0.5]), np.array([0.2, 0.11, np.inf, np.inf]))
-    found = LookUps(nearest, np.array([True, False, False, True]), np.ones(4, bool))
+    found = LookUps(
+        nearest, np.array([True, False, False, True]), np.ones(4, bool), np.array([True, False, True, True])
+    )
     assert (apply_rule(found, 0.2, 0.6, 0).hits, apply_rule(found, 0.2, 0.6, 0).wrong) == (2, 1)
     assert apply_rule(found, 0.2, 1.0, 0).hits == 3
+    assert apply_rule(found, 0.2, 1.0, 0).at_once == 2
     assert apply_rule(found, 0.5, 0.6, 0).hits == 3
 
 
