@@ -9,7 +9,7 @@ import pytest
 import safetensors.torch
 from PIL import Image
 
-from adaptkit.errors import RecipeError
+from adaptkit.errors import RecipeError, TargetError
 from adaptkit.loading.models import load_model
 from adaptkit.pipeline import compress
 from adaptkit.recipe import parse_recipe, read_recipe
@@ -21,6 +21,7 @@ WEIGHTS = {
     "resnet20_cifar": "resnet20-cifar10-jpeg",
     "resnet56_cifar": "resnet56-cifar10-jpeg",
     "vgg16_bn_cifar": "vgg16_bn_cifar",
+    "alexnet_cifar": "alexnet_cifar",
 }
 FEW = [
     "data.validation=6", "data.calibration=16", "data.batch_size=8", "gates={}", "export.min_agreement=0.0",
@@ -61,7 +62,7 @@ def _overrides(name: str) -> list[str]:
         f"{section}.{i}.{key}={value}"
         for section, entries in (("steps", recipe.steps), ("conditional", recipe.conditional))
         for i, entry in enumerate(entries)
-        for key, value in (("epochs", 0.5), ("max_accuracy_drop", 1))
+        for key, value in (("epochs", 0.5), ("max_accuracy_drop", 1), ("target_precision", 0.05))
         if key in type(entry).model_fields
     ]
     own = ["model.weights=null", "data.size=64"] if name == "resnet18-imagenet" else []
@@ -72,7 +73,12 @@ def _overrides(name: str) -> list[str]:
 @pytest.mark.parametrize("name", NAMES)
 def test_runs_to_the_end(name: str, world: Path):
     recipe = read_recipe(RECIPES / f"{name}.yaml", _overrides(name))
-    report = compress(recipe, world / "run", progress=False)
+    try:
+        report = compress(recipe, world / "run", progress=False)
+    except TargetError as refusal:  # a cascade of untrained networks need not pay
+        assert name == "cifar10-cascade"
+        assert "name smaller models" in str(refusal)
+        return
     assert len(report.steps) == len(recipe.steps) + len(recipe.conditional)
     assert report.final.bytes < report.baseline.bytes
     assert report.certificate.passed
