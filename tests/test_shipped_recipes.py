@@ -76,9 +76,9 @@ def test_runs_to_the_end(name: str, world: Path):
     try:
         report = compress(recipe, world / "run", progress=False)
     except TargetError as refusal:  # a cascade of untrained networks need not pay
-        assert name == "cifar10-cascade"
-        assert "name smaller models" in str(refusal)
-        return
+        if name == "cifar10-cascade" and "name smaller models" in str(refusal):
+            return
+        raise
     assert len(report.steps) == len(recipe.steps) + len(recipe.conditional)
     assert report.final.bytes < report.baseline.bytes
     assert report.certificate.passed
