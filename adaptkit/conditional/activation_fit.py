@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -18,9 +17,10 @@ from adaptkit.conditional.activation_risk import NEVER as NO_RISK_TAKEN
 from adaptkit.conditional.activation_risk import RiskTable
 from adaptkit.conditional.exit_network import ExitNetwork, tapped
 from adaptkit.conditional.keys import discriminant
+from adaptkit.conditional.placement import fastest_points
 from adaptkit.conditional.points import chosen_points
 from adaptkit.conditional.stage_times import stage_seconds
-from adaptkit.conditional.thresholds import NEVER, Answers, Array, choose, fastest
+from adaptkit.conditional.thresholds import NEVER, Answers, Array, choose
 from adaptkit.errors import DataError
 from adaptkit.export.cut import exit_boundaries, split
 from adaptkit.export.onnx import final_onnx
@@ -165,16 +165,10 @@ class _Whole:
         every = range(len(self.points))
         segments = stage_seconds(self.stages(every, keys=False), self.x, self.threads)
         full = stage_seconds(self.stages(every), self.x, self.threads)
-        costs, ends = np.maximum(full - segments, 0)[:-1] + lookups, np.cumsum(segments)
-        best, least = tuple(every), float("inf")
-        for count in range(1, len(self.points) + 1):
-            for kept in itertools.combinations(every, count):
-                own = np.cumsum(costs[list(kept)])
-                seconds = np.append(ends[list(kept)] + own, ends[-1] + own[-1])
-                found = fastest(_of(judged, kept, seconds), self.settings.max_accuracy_drop / 2, seed)
-                if found < least:
-                    best, least = kept, found
-        return best
+        costs = np.maximum(full - segments, 0)[:-1] + lookups
+        [whole] = stage_seconds(self.stages((), keys=False), self.x, self.threads)
+        drop = self.settings.max_accuracy_drop
+        return fastest_points(lambda k, t: _of(judged, k, t), segments, float(whole), costs, drop, seed)
 
 
 def _of(judged: Answers, kept: Sequence[int], seconds: Array) -> Answers:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,8 +14,9 @@ from torch import nn
 from adaptkit.conditional.early_exit import EarlyExit, Exits
 from adaptkit.conditional.exit_network import ExitNetwork
 from adaptkit.conditional.exit_training import best_temperature
+from adaptkit.conditional.placement import fastest_points
 from adaptkit.conditional.stage_times import stage_seconds
-from adaptkit.conditional.thresholds import NEVER, Answers, Array, Outcome, choose, fastest
+from adaptkit.conditional.thresholds import NEVER, Answers, Array, Outcome, choose
 from adaptkit.errors import ModelError
 from adaptkit.export.cut import exit_boundaries, split
 from adaptkit.export.onnx import final_onnx
@@ -124,26 +124,16 @@ class _Whole:
 
     def worth_it(self, seen: _Seen, seed: int) -> tuple[int, ...]:
         """Choose the exits with which the mean time is least: segments and heads are timed apart."""
-        stages, _ = self.stages(range(len(self.points)))
-        bare = self._segments()
-        segments, full = stage_seconds(bare, self.x, self.threads), stage_seconds(stages, self.x, self.threads)
-        heads = np.maximum(full - segments, 0)
-        ends = np.cumsum(segments)
-        best, least = tuple(range(len(self.points))), float("inf")
-        for count in range(1, len(self.points) + 1):
-            for kept in itertools.combinations(range(len(self.points)), count):
-                last = len(self.points)
-                own = np.cumsum([heads[i] for i in kept])
-                seconds = np.array(
-                    [*(ends[i] + spent for i, spent in zip(kept, own, strict=True)), ends[last] + own[-1]]
-                )
-                found = fastest(seen.of(kept, seconds), self.settings.max_accuracy_drop / 2, seed)
-                if found < least:
-                    best, least = kept, found
-        return best
+        every = range(len(self.points))
+        segments = stage_seconds(self._segments(every), self.x, self.threads)
+        full = stage_seconds(self.stages(every)[0], self.x, self.threads)
+        heads = np.maximum(full - segments, 0)[:-1]
+        [whole] = stage_seconds(self._segments(()), self.x, self.threads)
+        return fastest_points(seen.of, segments, float(whole), heads, self.settings.max_accuracy_drop, seed)
 
-    def _segments(self) -> list[onnx.ModelProto]:
-        outputs = self._outputs()
+    def _segments(self, kept: Sequence[int]) -> list[onnx.ModelProto]:
+        """Cut behind some of the exits, and leave the heads out."""
+        outputs = [self._outputs()[i] for i in kept]
         final = self.proto.graph.output[0].name
         boundaries = exit_boundaries(self.proto.graph, final, outputs)
         return split(self.proto, boundaries, [*([] for _ in outputs), [final]])

@@ -174,6 +174,8 @@ class EarlyExit(Conditional):
             DataError: There is no training data.
             ModelError: The model cannot be captured, is quantized already, or cannot be left at a point asked for.
         """
+        import torch
+
         from adaptkit.conditional.exit_network import ExitNetwork
         from adaptkit.conditional.exit_training import exits_loss
         from adaptkit.quantization.simulate import QuantizedModel
@@ -187,7 +189,9 @@ class EarlyExit(Conditional):
                 raise ModelError(f"the model is quantized: {_FLOAT}")
             model = model.model
         joint = self.training == "joint"
-        network = ExitNetwork(model, self._heads(model, context), frozen=not joint)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(context.seed)
+            network = ExitNetwork(model, self._heads(model, context), frozen=not joint)
         teacher = context.teacher if joint else None
         fit(
             network,

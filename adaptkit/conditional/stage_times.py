@@ -38,3 +38,32 @@ def stage_seconds(stages: Sequence[onnx.ModelProto], x: Array, threads: int = 1,
             session.run(None, feed)
             times.append(perf_counter() - started)
     return np.array([median(times[-repeats:]) for times in taken])
+
+
+def joined_seconds(segments: Array, whole: float, costs: Array, kept: Sequence[int]) -> Array:
+    """Say when each way out of a network is reached that is cut at some of its points only.
+
+    A cut takes time of its own, (Σ segments − whole) / cuts: a session more, and values that leave the layout and the
+    type they are computed in.
+
+    Args:
+        segments: Seconds of each part of the network that is cut at all points.
+        whole: Seconds of the network in one piece.
+        costs: Seconds of what is done at each point.
+        kept: The points it is cut at, in order.
+
+    Returns:
+        Seconds from the start to each of them, and to the end.
+
+    Example:
+        >>> joined_seconds(np.array([2.0, 2.0, 3.0]), 5.0, np.array([0.5, 0.25]), (1,)).tolist()
+        [3.25, 6.25]
+    """
+    cut = max(0.0, (float(segments.sum()) - whole) / max(1, len(costs)))
+    end, reached, start = 0.0, [], 0
+    for point in (*kept, len(costs)):
+        end += float(segments[start : point + 1].sum()) - cut * (point - start)
+        end += float(costs[point]) if point < len(costs) else 0.0
+        reached.append(end)
+        start = point + 1
+    return np.array(reached)

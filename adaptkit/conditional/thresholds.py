@@ -15,7 +15,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 
 NEVER = float("inf")
 """The threshold of an exit that is not taken."""
-_NOTCHES = 64
+_PRICES = 64
 _SHARE = 0.3
 
 
@@ -93,9 +93,9 @@ def choose(answers: Answers, max_drop: float, confidence: float = 0.95, seed: in
     """Find the fastest thresholds whose drop in accuracy stays below a limit with the confidence asked for.
 
     Three tenths of the samples order candidates from never leaving early to leaving as early as pays; the others
-    test them in this order, and the last one before the first that fails is taken. So many candidates can be tried, and
-    the bound still holds as often as it says (fixed-sequence testing; Angelopoulos et al. 2021, "Learn then test",
-    section 3).
+    test them in this order, and the fastest of those before the first that fails is taken. So many candidates can be
+    tried, and the bound still holds as often as it says (fixed-sequence testing; Angelopoulos et al. 2021, "Learn then
+    test", section 3).
 
     Args:
         answers: On samples that nothing was trained on.
@@ -113,13 +113,15 @@ def choose(answers: Answers, max_drop: float, confidence: float = 0.95, seed: in
     order = np.random.default_rng(seed).permutation(len(answers.original))
     cut = round(_SHARE * len(order))
     tested = answers.part(order[cut:])
-    best, start = None, None
+    best: Outcome | None = None
+    start: Outcome | None = None
     for thresholds in _ever_earlier(answers.part(order[:cut])):
         outcome = evaluate(tested, thresholds, confidence)
         if outcome.bound > max_drop:
             break
         start = start or outcome
-        best = outcome if sum(outcome.shares[:-1]) > 0 else best
+        if sum(outcome.shares[:-1]) > 0 and (best is None or outcome.seconds < best.seconds):
+            best = outcome
     if best is None:
         kept = evaluate(tested, (NEVER,) * answers.sureness.shape[1], confidence)
         raise TargetError(_refusal(kept, max_drop, confidence, what if start is not None else None))
@@ -129,17 +131,15 @@ def choose(answers: Answers, max_drop: float, confidence: float = 0.95, seed: in
 def fastest(answers: Answers, max_drop: float, seed: int = 0) -> float:
     """Give the least mean time whose observed drop stays below a limit, on the samples that `choose` orders with.
 
-    Nothing is bounded: it is for comparing sets of exits before `choose` decides on samples it has not seen.
+    The limit is on top of what is lost, by chance on few samples or for good, where nothing leaves early. Nothing is
+    bounded: it is for comparing sets of exits before `choose` decides on samples it has not seen.
     """
     order = np.random.default_rng(seed).permutation(len(answers.original))
     ordered = answers.part(order[: round(_SHARE * len(order))])
-    best = float("inf")
-    for thresholds in _ever_earlier(ordered):
-        outcome = evaluate(ordered, thresholds)
-        if outcome.lost - outcome.gained > max_drop * outcome.samples:
-            break
-        best = min(best, outcome.seconds)
-    return best
+    outcomes = [evaluate(ordered, thresholds) for thresholds in _ever_earlier(ordered)]
+    dropped = [outcome.lost - outcome.gained for outcome in outcomes]
+    allowed = max(0, dropped[0]) + max_drop * outcomes[0].samples
+    return min(outcome.seconds for outcome, drop in zip(outcomes, dropped, strict=True) if drop <= allowed)
 
 
 def _refusal(kept: Outcome, max_drop: float, confidence: float, unsure: str | None) -> str:
@@ -152,34 +152,46 @@ def _refusal(kept: Outcome, max_drop: float, confidence: float, unsure: str | No
 
 
 def _ever_earlier(answers: Answers) -> Iterator[tuple[float, ...]]:
-    """Lower one threshold after the other, first where most time is saved for the fewest samples lost."""
-    grids = [_notches(column) for column in answers.sureness.T]
-    places = [0] * len(grids)
-    now = evaluate(answers, tuple(grid[0] for grid in grids))
-    yield now.thresholds
-    while True:
-        steps = []
-        for exit_, grid in enumerate(grids):
-            if places[exit_] + 1 < len(grid):
-                moved = [*places[:exit_], places[exit_] + 1, *places[exit_ + 1 :]]
-                steps.append((moved, evaluate(answers, tuple(g[p] for g, p in zip(grids, moved, strict=True)))))
-        if not steps:
-            return
-        places, now = max(steps, key=lambda step, now=now: _worth(now, step[1]))  # type: ignore[misc]
-        yield now.thresholds
+    """Yield thresholds for ever lower prices of an error, the first so high that nothing leaves.
+
+    At price λ they make Σ (time + λ · wrong) as small as one threshold an exit can, found from the last exit to the
+    first: what leaving early costs or saves depends on what those behind it would do.
+    """
+    last = (NEVER,) * answers.sureness.shape[1]
+    yield last
+    most = float(answers.seconds[-1])
+    for price in np.geomspace(most * len(answers.original), most / 4, _PRICES).tolist():
+        thresholds = _cheapest(answers, price)
+        if thresholds != last:
+            yield thresholds
+        last = thresholds
 
 
-def _worth(before: Outcome, after: Outcome) -> tuple[float, float]:
-    saved = before.seconds - after.seconds
-    if after.shares == before.shares:  # those who are as sure have left before, and the next notch may reach others
-        return (float("inf"), 0.0)
-    dropped = (after.lost - after.gained) - (before.lost - before.gained)
-    return (saved / (dropped + 0.5) if dropped >= 0 else float("inf"), saved)
+def _cheapest(answers: Answers, price: float) -> tuple[float, ...]:
+    wrong, seconds = ~answers.right[:, -1], np.full(len(answers.original), answers.seconds[-1])
+    thresholds: list[float] = []
+    for exit_ in reversed(range(answers.sureness.shape[1])):
+        sureness = answers.sureness[:, exit_]
+        cost = price * (~answers.right[:, exit_] * 1.0 - wrong) + (answers.seconds[exit_] - seconds)
+        thresholds.insert(0, _cut(sureness, cost))
+        leaves = sureness >= thresholds[0]
+        wrong = np.where(leaves, ~answers.right[:, exit_], wrong)
+        seconds = np.where(leaves, answers.seconds[exit_], seconds)
+    return tuple(thresholds)
 
 
-def _notches(sureness: Array) -> list[float]:
-    """List thresholds from never to always; what is not finite is never sure."""
-    sureness = sureness[np.isfinite(sureness)]
-    if not len(sureness):
-        return [NEVER]
-    return [NEVER, *np.unique(np.quantile(sureness, np.linspace(0, 1, _NOTCHES), method="higher"))[::-1].tolist()]
+def _cut(sureness: Array, cost: Array) -> float:
+    """Find the threshold at and above which the costs add up to the least; what is not finite is never sure.
+
+    Example:
+        >>> _cut(np.array([0.9, 0.8, 0.7, 0.6]), np.array([-1.0, 2.0, -3.0, 4.0]))
+        0.7
+    """
+    order = np.argsort(-sureness, kind="stable")
+    order = order[np.isfinite(sureness[order])]
+    if not len(order):
+        return NEVER
+    sums, sorted_ = np.cumsum(cost[order]), sureness[order]
+    sums[:-1][sorted_[:-1] == sorted_[1:]] = np.inf  # who is as sure leaves as well
+    best = int(sums.argmin())
+    return float(sorted_[best]) if sums[best] < 0 else NEVER

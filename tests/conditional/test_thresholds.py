@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from adaptkit.conditional.thresholds import NEVER, Answers, choose, evaluate
+from adaptkit.conditional.placement import fastest_points
+from adaptkit.conditional.thresholds import NEVER, Answers, _cheapest, choose, evaluate, fastest
 from adaptkit.errors import TargetError
 
 
@@ -64,3 +65,56 @@ def test_it_refuses_and_says_how_far_it_got():
 def test_an_exit_that_is_never_taken():
     outcome = evaluate(made_up(4, 100), (NEVER, NEVER))
     assert outcome.shares == (0, 0, 1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_exit_is_cut_where_a_loop_finds_the_least_cost(seed):
+    both = made_up(seed, 60)
+    answers = Answers(both.sureness[:, :1], both.right[:, [0, 2]], both.original, both.seconds[[0, 2]])
+    tried = [NEVER, *answers.sureness[:, 0].tolist()]
+    for price in (0.5, 5.0, 50.0):
+
+        def cost(threshold, price=price):
+            leaves = answers.sureness[:, 0] >= threshold
+            wrong = np.where(leaves, ~answers.right[:, 0], ~answers.right[:, 1])
+            return (price * wrong + np.where(leaves, *answers.seconds)).sum()
+
+        assert cost(_cheapest(answers, price)[0]) == pytest.approx(min(map(cost, tried)))
+
+
+def test_who_is_never_sure_never_leaves():
+    answers = made_up(5, 50)
+    never = Answers(np.full_like(answers.sureness, -np.inf), answers.right, answers.original, answers.seconds)
+    assert _cheapest(never, 1.0) == (NEVER, NEVER)
+
+
+def test_a_late_exit_is_used_where_an_early_one_would_spend_all_that_may_be_lost():
+    """The early exit knows little; what it could save is better spent behind it."""
+    random = np.random.default_rng(0)
+    hard = random.random(6000)
+    right = np.stack([random.random(6000) < 0.6, hard < 0.9, hard < 0.92], 1)
+    sureness = np.stack([random.random(6000), 1 - hard], 1)
+    outcome = choose(Answers(sureness, right, hard < 0.92, np.array([1.0, 2.0, 4.0])), 0.02)
+    assert outcome.shares[1] > 0.8
+    assert outcome.shares[0] < 0.1
+
+
+def test_points_that_cost_more_than_they_save_are_left_out():
+    answers = made_up(6, 4000)
+    seen = []
+
+    def of(kept, seconds):
+        seen.append(kept)
+        columns = list(kept)
+        return Answers(answers.sureness[:, columns], answers.right[:, [*columns, 2]], answers.original, seconds)
+
+    segments = np.array([1.0, 1.0, 2.0])
+    assert fastest_points(of, segments, 4.0, np.array([3.0, 0.1]), 0.06, 0) == (1,)
+    assert fastest_points(of, segments, 4.0, np.array([0.0, 3.0]), 0.06, 0) == (0,)
+    assert set(seen) == {(0,), (1,), (0, 1)}
+
+
+def test_what_the_network_loses_anyway_does_not_hide_what_exits_save():
+    answers = made_up(7, 2000)
+    worse = Answers(answers.sureness, answers.right, np.ones(2000, bool), answers.seconds)
+    assert fastest(worse, 0.01) < 4.0
