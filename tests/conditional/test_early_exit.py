@@ -212,3 +212,12 @@ def test_a_limit_below_what_the_samples_can_show_is_refused(trained, original, s
 def test_settings_outside_their_range(settings, message):
     with pytest.raises(ValidationError, match=message):
         EarlyExit(**settings)
+
+
+def test_heads_start_from_the_seed_and_from_nothing_else(original, context):
+    networks = []
+    for before in (1, 2):
+        torch.manual_seed(before)
+        technique = EarlyExit(**SETTINGS | {"epochs": 0.01})
+        networks.append(technique.train(copy.deepcopy(original), context).state_dict())
+    assert all(torch.equal(value, networks[1][name]) for name, value in networks[0].items())
