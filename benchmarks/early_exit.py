@@ -8,6 +8,7 @@ with exits are trained here, once, and kept in $ADAPTKIT_DATA/weights/NAME_exits
 that nothing was trained on: those held out for validation, or, since the published weights of ResNet-56 have seen all
 training images, every second test image; accuracy, shares and latency come from the (other) test images. How often the
 bound holds is told by 20 draws of the images for thresholds, with replacement, each judged on all test images.
+The drop that is bounded is larger than the one to be reached for LeNet and AlexNet: a bound from few images is wide.
 Latency: one thread, both take turns; batch 1 as in benchmarks/cascade.py, batch 64 by the median batch.
 """
 
@@ -88,7 +89,7 @@ CASES = {
         "alexnet_cifar",
         EarlyExit(
             exits=("features.2", "features.5"), head_width=64, epochs=10,
-            max_accuracy_drop=0.003,
+            max_accuracy_drop=0.008,
             fit=FitSettings(optimizer="adamw", learning_rate=1e-3, weight_decay=0.05, ema=0.998, precision="bfloat16"),
         ),
         allowed=0.003,
