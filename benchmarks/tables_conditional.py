@@ -141,6 +141,8 @@ def earlyon() -> str:
             f"| {name} | no exits, PyTorch | {100 * own['accuracy_original']:.2f} % "
             f"| {first['whole_in_torch_ms']:.2f} ms | |"
         )
+    if not both:
+        return "Not measured yet: `python benchmarks/early_exit.py alexnet_cifar --peer`."
     places = {name: found["earlyon"] for name, found in both.items()}
     what = "the same weights, points, images and epochs; batch 1, in turns; exit −1 is the end"
     return "\n".join([*rows, "", note(places, what, "early_exit.py --peer")])
