@@ -13,11 +13,11 @@ Latency: one thread, both take turns; batch 1 as in benchmarks/cascade.py, batch
 """
 
 import argparse
+import copy
 import json
 import os
 import statistics
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from time import thread_time
 from typing import Any
@@ -45,7 +45,6 @@ from adaptkit_zoo.index import builders
 
 RESULT = RESULTS / "early_exit.json"
 DRAWS = 20
-OPSET = 21
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,6 @@ class Case:
         data: See benchmarks/train.py.
         seen: Whether the weights have seen the images that are held out for validation.
         allowed: The drop in accuracy that draws are judged by.
-        taught: Whether the last answer learns from the network as it was.
-        notes: On the row.
     """
 
     builder: str
@@ -69,8 +66,6 @@ class Case:
     data: str = "cifar10"
     seen: bool = False
     allowed: float = 0.005
-    taught: bool = True
-    notes: str = field(default="")
 
 
 CASES = {
@@ -138,20 +133,16 @@ class Bench:
             train=data.train,
             calibration=tensors(data.calibration),
             workspace=root / "weights" / f"{name}_exits.training",
-            teacher=builders()[case.builder]() if case.taught else None,
+            teacher=copy.deepcopy(self.original),
         )
-        if self.context.teacher is not None:
-            self.context.teacher.load_state_dict(self.original.state_dict())
         with torch.no_grad():
             chosen = torch.cat([self.original(part).argmax(1) for part in self.x.split(250)])
         self.original_right = (chosen == self.y).numpy()
 
     def network(self) -> tuple[nn.Module, dict[str, Any]]:
         """Train the exits, and say how accurate each is on the images that judge."""
-        trunk = builders()[self.case.builder]()
-        trunk.load_state_dict(self.original.state_dict())
         float_settings = self.settings.model_copy(update={"quantize": None})
-        network = float_settings.train(trunk.eval(), self.context)
+        network = float_settings.train(copy.deepcopy(self.original), self.context)
         assert isinstance(network, ExitNetwork)
         with torch.no_grad():
             answers = [network.eval()(part) for part in self.x[self.judged].split(250)]
@@ -163,11 +154,9 @@ class Bench:
 
     def whole(self) -> PlainArtifact:
         """Give the network without exits, as integers where those with exits are."""
-        model = builders()[self.case.builder]()
-        model.load_state_dict(self.original.state_dict())
-        quantize = self.settings.quantize
-        made = model.eval() if quantize is None else quantize.apply(model.eval(), self.context)
-        return PlainArtifact(made, (self.x[:1],), OPSET)
+        model, quantize = copy.deepcopy(self.original), self.settings.quantize
+        made = model if quantize is None else quantize.apply(model, self.context)
+        return PlainArtifact(made, (self.x[:1],))
 
     def calibrated(self, network: nn.Module, samples: tuple[Tensor, Tensor]) -> Exits:
         """Find thresholds on samples."""
@@ -179,10 +168,8 @@ class Bench:
         return made
 
     def right(self, model: AdaptedModel, rows: np.ndarray) -> np.ndarray:
-        """Run images in batches of 250."""
-        x = self.x.numpy()[rows]
-        single = isinstance(model.runner.first.get_inputs()[0].shape[0], int)
-        step = 1 if single or self.settings.single_file else 250
+        """Run images in batches of 250; one at a time where a batch leaves as a whole."""
+        x, step = self.x.numpy()[rows], 1 if self.settings.single_file else 250
         given = np.concatenate([model(x[i : i + step]).logits for i in range(0, len(x), step)])
         return given.argmax(1) == self.y.numpy()[rows]
 
@@ -236,16 +223,21 @@ def peer(bench: Bench) -> dict[str, Any]:
 def _peer(bench: Bench, model: AdaptedModel, training: str) -> dict[str, Any]:
     from peer_earlyon import Peer
 
-    trunk, points = builders()[bench.case.builder](), bench.settings.exits
-    trunk.load_state_dict(bench.original.state_dict())
+    points = bench.settings.exits
     assert isinstance(points, tuple)
     assert bench.context.train is not None
     assert bench.context.calibration is not None
-    trained = Peer(trunk.eval(), points, as_batches(bench.context.train), int(bench.settings.epochs), training)
+    trained = Peer(
+        copy.deepcopy(bench.original), points, as_batches(bench.context.train), int(bench.settings.epochs), training
+    )
     trained.calibrate(bench.first, bench.context.calibration, bench.case.allowed)
     classes, exits = trained.answers(bench.x[bench.judged])
     x = bench.x.numpy()[bench.judged][np.random.default_rng(0).permutation(len(bench.judged))]
-    plain: Callable[[np.ndarray], int] = lambda each: int(bench.original(torch.from_numpy(each)).argmax() * 0)  # noqa: E731
+
+    def plain(each: np.ndarray) -> int:
+        bench.original(torch.from_numpy(each))
+        return 0
+
     with torch.inference_mode():
         spent = sample_seconds([trained.run, plain, Run(model)], x, samples=1000)
     return {

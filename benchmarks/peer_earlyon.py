@@ -1,4 +1,4 @@
-"""earlyon on the same network, images and epochs: `pip install --no-deps earlyon==0.3.0 fvcore iopath yacs`."""
+"""earlyon on the same network, images and epochs: `pip install fvcore`, then `pip install --no-deps earlyon==0.3.0`."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

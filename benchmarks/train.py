@@ -5,7 +5,8 @@
 Weights go to $ADAPTKIT_DATA/weights/NAME.safetensors, where the recipes look for them; figures go to
 benchmarks/results/train.json. A killed run goes on where it was. One thread, so that the same weights come out again.
 Products are in bfloat16, which halves the time on processors that have it: on one such core, half an hour for each of
-the first two. Fashion-MNIST is looked for where torchvision keeps it, in $ADAPTKIT_DATA/data/FashionMNIST/raw.
+the first two. The four files of Fashion-MNIST are looked for, unpacked, in
+$ADAPTKIT_DATA/data/FashionMNIST/raw, where torchvision keeps them.
 """
 
 from __future__ import annotations

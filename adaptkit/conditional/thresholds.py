@@ -16,6 +16,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 NEVER = float("inf")
 """The threshold of an exit that is not taken."""
 _PRICES = 64
+_STEP = 1 / 32
 _SHARE = 0.3
 
 
@@ -155,7 +156,8 @@ def _ever_earlier(answers: Answers) -> Iterator[tuple[float, ...]]:
     """Yield thresholds for ever lower prices of an error, the first so high that nothing leaves.
 
     At price λ they make Σ (time + λ · wrong) as small as one threshold an exit can, found from the last exit to the
-    first: what leaving early costs or saves depends on what those behind it would do.
+    first: what leaving early costs or saves depends on what those behind it would do. Where scores tell little, all
+    leave at one price and none at the next; steps between two prices let a part of them leave.
     """
     last = (NEVER,) * answers.sureness.shape[1]
     yield last
@@ -163,8 +165,32 @@ def _ever_earlier(answers: Answers) -> Iterator[tuple[float, ...]]:
     for price in np.geomspace(most * len(answers.original), most / 4, _PRICES).tolist():
         thresholds = _cheapest(answers, price)
         if thresholds != last:
-            yield thresholds
+            yield from _steps(answers.sureness, last, thresholds)
         last = thresholds
+
+
+def _steps(sureness: Array, before: tuple[float, ...], after: tuple[float, ...]) -> Iterator[tuple[float, ...]]:
+    """Go from thresholds to others by even steps of the shares that are sure enough; the others come last."""
+    ends = [
+        [(column >= limit).mean() for column, limit in zip(sureness.T, each, strict=True)] for each in (before, after)
+    ]
+    moves = np.subtract(ends[1], ends[0])
+    count = max(1, int(np.ceil(np.abs(moves).max() / _STEP)))
+    for step in range(1, count):
+        shares = ends[0] + moves * step / count
+        yield tuple(_sure_enough(column, share) for column, share in zip(sureness.T, shares.tolist(), strict=True))
+    yield after
+
+
+def _sure_enough(sureness: Array, share: float) -> float:
+    """Find the threshold that a share of the samples reaches.
+
+    Example:
+        >>> _sure_enough(np.array([0.1, 0.9, 0.5, 0.7]), 0.5), _sure_enough(np.array([0.1, 0.9]), 0.0)
+        (0.7, inf)
+    """
+    count = round(share * len(sureness))
+    return float(np.sort(sureness)[-count]) if count else NEVER
 
 
 def _cheapest(answers: Answers, price: float) -> tuple[float, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -237,17 +237,21 @@ def _distance(cosine: float) -> float:
     return 0.0 if cosine >= 1 else 1 - cosine
 
 
-def hits(found: Nearest, threshold: float, ratio: float) -> Array:
-    """Say which of N searches found an entry that may answer.
+def near(distance: Any, other: Any, threshold: float, ratio: float) -> Any:
+    """Say whether an entry is near enough to answer: distance ≤ threshold and distance < ratio · other.
 
-    It must be near, and clearly nearer than the nearest entry with another answer: distance ≤ threshold and
-    distance < ratio · other (Lowe 2004, "Distinctive image features from scale-invariant keypoints", section 7.1;
-    FoggyCache, Guo et al. 2018, asks neighbours to agree for the same reason).
+    Numbers or arrays. It must be near, and clearly nearer than the nearest entry with another answer (Lowe 2004,
+    "Distinctive image features from scale-invariant keypoints", section 7.1; FoggyCache, Guo et al. 2018, asks
+    neighbours to agree for the same reason).
 
     Example:
-        >>> found = Nearest(np.array([3, 4, 5]), np.array([0.1, 0.1, 0.9]), np.array([0.5, 0.15, np.inf]))
-        >>> hits(found, threshold=0.2, ratio=0.5).tolist()
-        [True, False, False]
+        >>> [near(0.1, other, threshold=0.2, ratio=0.5) for other in (0.5, 0.15)], near(0.9, math.inf, 0.2, 0.5)
+        ([True, False], False)
     """
-    near: Array = (found.distances <= threshold) & (found.distances < ratio * found.others)
-    return near
+    return (distance <= threshold) & (distance < ratio * other)
+
+
+def hits(found: Nearest, threshold: float, ratio: float) -> Array:
+    """Say which of N searches found an entry that is `near` enough."""
+    answered: Array = near(found.distances, found.others, threshold, ratio)
+    return answered

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from adaptkit.runtime.cache_index import NOTHING, Index
+from adaptkit.runtime.cache_index import NOTHING, Index, near
 from adaptkit.runtime.cache_order import ORDERS, Eviction
 from adaptkit.runtime.result import Array
 
@@ -66,16 +66,14 @@ class Store:
     def find(self, keys: Array) -> list[int]:
         """Give the slot of the entry that is near enough to each of N keys, `NOTHING` where none is; counts as a use.
 
-        Near enough is what `cache_index.hits` says.
-
-        A key that is not finite is near to nothing.
+        Near enough is what `cache_index.near` says. A key that is not finite is near to nothing.
         """
         self._forget_old()
         slots = []
         for slot, distance, other in self._index.search(keys):
-            near = distance <= self._threshold and distance < self._ratio * other
-            slots.append(slot if near else NOTHING)
-            if near:
+            found = near(distance, other, self._threshold, self._ratio)
+            slots.append(slot if found else NOTHING)
+            if found:
                 self._order.touch(slot)
         return slots
 

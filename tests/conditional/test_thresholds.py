@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from adaptkit.conditional.placement import fastest_points
-from adaptkit.conditional.thresholds import NEVER, Answers, _cheapest, choose, evaluate, fastest
+from adaptkit.conditional.thresholds import NEVER, Answers, _cheapest, _steps, choose, evaluate, fastest
 from adaptkit.errors import TargetError
 
 
@@ -118,3 +118,22 @@ def test_what_the_network_loses_anyway_does_not_hide_what_exits_save():
     answers = made_up(7, 2000)
     worse = Answers(answers.sureness, answers.right, np.ones(2000, bool), answers.seconds)
     assert fastest(worse, 0.01) < 4.0
+
+
+def test_where_scores_tell_nothing_a_part_leaves():
+    """A network that is a little worse may answer for some, whichever they are."""
+    random = np.random.default_rng(0)
+    right = random.random((8000, 2)) < (0.88, 0.92)
+    answers = Answers(random.random((8000, 1)), right, right[:, 1], np.array([1.0, 4.0]))
+    outcome = choose(answers, 0.02)
+    assert 0.1 < outcome.shares[0] < 0.6
+
+
+def test_steps_between_thresholds_are_even_and_end_where_they_should():
+    sureness = made_up(8, 1000).sureness
+    after = (0.3, 0.6)
+    steps = list(_steps(sureness, (NEVER, NEVER), after))
+    shares = [(sureness >= np.array(each)).mean(0) for each in steps]
+    assert steps[-1] == after
+    assert len(steps) > 10
+    assert np.abs(np.diff([np.zeros(2), *shares], axis=0)).max() < 0.04
