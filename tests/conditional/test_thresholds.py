@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from adaptkit.conditional.placement import fastest_points
-from adaptkit.conditional.thresholds import NEVER, Answers, _cheapest, _steps, choose, evaluate, fastest
+from adaptkit.conditional.thresholds import NEVER, Answers, _cheapest, _ever_earlier, _steps, choose, evaluate, fastest
 from adaptkit.errors import TargetError
 
 
@@ -125,8 +125,10 @@ def test_where_scores_tell_nothing_a_part_leaves():
     random = np.random.default_rng(0)
     right = random.random((8000, 2)) < (0.88, 0.92)
     answers = Answers(random.random((8000, 1)), right, right[:, 1], np.array([1.0, 4.0]))
-    outcome = choose(answers, 0.02)
-    assert 0.1 < outcome.shares[0] < 0.6
+    tried = [evaluate(answers, thresholds).shares[0] for thresholds in _ever_earlier(answers)]
+    assert (tried[0], tried[-1]) == (0, 1)
+    assert np.abs(np.diff(tried)).max() < 0.04
+    assert 0.1 < choose(answers, 0.02).shares[0] < 0.6
 
 
 def test_steps_between_thresholds_are_even_and_end_where_they_should():
