@@ -17,6 +17,7 @@ NEVER = float("inf")
 """The threshold of an exit that is not taken."""
 _PRICES = 64
 _STEP = 1 / 32
+_DEVIATIONS = 1.645
 _SHARE = 0.3
 
 
@@ -155,9 +156,9 @@ def _refusal(kept: Outcome, max_drop: float, confidence: float, unsure: str | No
 def _ever_earlier(answers: Answers) -> Iterator[tuple[float, ...]]:
     """Yield thresholds for ever lower prices of an error, the first so high that nothing leaves.
 
-    At price λ they make Σ (time + λ · wrong) as small as one threshold an exit can, found from the last exit to the
-    first: what leaving early costs or saves depends on what those behind it would do. Where scores tell little, all
-    leave at one price and none at the next; steps between two prices let a part of them leave.
+    At price λ they make time + λ · errors as small as one threshold an exit can (`_cut`), found from the last exit to
+    the first: what leaving early costs or saves depends on what those behind it would do. Where scores tell little,
+    all leave at one price and none at the next; steps between two prices let a part of them leave.
     """
     last = (NEVER,) * answers.sureness.shape[1]
     yield last
@@ -198,26 +199,35 @@ def _cheapest(answers: Answers, price: float) -> tuple[float, ...]:
     thresholds: list[float] = []
     for exit_ in reversed(range(answers.sureness.shape[1])):
         sureness = answers.sureness[:, exit_]
-        cost = price * (~answers.right[:, exit_] * 1.0 - wrong) + (answers.seconds[exit_] - seconds)
-        thresholds.insert(0, _cut(sureness, cost))
+        lost = ~answers.right[:, exit_] * 1.0 - wrong
+        thresholds.insert(0, _cut(sureness, answers.seconds[exit_] - seconds, lost, price))
         leaves = sureness >= thresholds[0]
         wrong = np.where(leaves, ~answers.right[:, exit_], wrong)
         seconds = np.where(leaves, answers.seconds[exit_], seconds)
     return tuple(thresholds)
 
 
-def _cut(sureness: Array, cost: Array) -> float:
-    """Find the threshold at and above which the costs add up to the least; what is not finite is never sure.
+def _cut(sureness: Array, seconds: Array, lost: Array, price: float) -> float:
+    """Find the threshold at and above which time and errors add up to the least; what is not finite is never sure.
+
+    Errors count as they do in a bound, Σ lost + z √(Σ |lost|): one or two answers better by luck are worth nothing.
+
+    Args:
+        sureness: N.
+        seconds: N, how much longer leaving takes than staying.
+        lost: N, 1 where only leaving is wrong, −1 where only staying is.
+        price: Of an error, in seconds.
 
     Example:
-        >>> _cut(np.array([0.9, 0.8, 0.7, 0.6]), np.array([-1.0, 2.0, -3.0, 4.0]))
+        >>> _cut(np.array([0.9, 0.8, 0.7, 0.6]), np.full(4, -1.0), np.array([0.0, 0.0, 0.0, 1.0]), price=3.0)
         0.7
     """
     order = np.argsort(-sureness, kind="stable")
     order = order[np.isfinite(sureness[order])]
     if not len(order):
         return NEVER
-    sums, sorted_ = np.cumsum(cost[order]), sureness[order]
-    sums[:-1][sorted_[:-1] == sorted_[1:]] = np.inf  # who is as sure leaves as well
-    best = int(sums.argmin())
-    return float(sorted_[best]) if sums[best] < 0 else NEVER
+    errors = np.cumsum(lost[order]) + _DEVIATIONS * np.sqrt(np.cumsum(np.abs(lost[order])))
+    costs, sorted_ = np.cumsum(seconds[order]) + price * errors, sureness[order]
+    costs[:-1][sorted_[:-1] == sorted_[1:]] = np.inf  # who is as sure leaves as well
+    best = int(costs.argmin())
+    return float(sorted_[best]) if costs[best] < 0 else NEVER

@@ -76,10 +76,25 @@ def test_one_exit_is_cut_where_a_loop_finds_the_least_cost(seed):
 
         def cost(threshold, price=price):
             leaves = answers.sureness[:, 0] >= threshold
-            wrong = np.where(leaves, ~answers.right[:, 0], ~answers.right[:, 1])
-            return (price * wrong + np.where(leaves, *answers.seconds)).sum()
+            lost = leaves * (answers.right[:, 1].astype(float) - answers.right[:, 0])
+            errors = lost.sum() + 1.645 * np.abs(lost).sum() ** 0.5
+            return price * errors + np.where(leaves, *answers.seconds).sum()
 
         assert cost(_cheapest(answers, price)[0]) == pytest.approx(min(map(cost, tried)))
+
+
+def test_few_that_are_better_by_luck_are_worth_nothing():
+    """Of two ways out the later one is as good and saves much; the earlier is much worse, save for a lucky few."""
+    random = np.random.default_rng(1)
+    last = random.random(1000) < 0.9
+    lucky = np.arange(1000) < 2
+    first = np.where(lucky, True, random.random(1000) < 0.6)
+    sureness = np.stack([np.where(lucky, 2.0, random.random(1000)), random.random(1000)], 1)
+    last[:2] = False
+    answers = Answers(sureness, np.stack([first, last, last], 1), last, np.array([1.0, 2.0, 4.0]))
+    leaves = sureness >= np.array(_cheapest(answers, 50.0))
+    assert not leaves[:, 0].any()
+    assert leaves[:, 1].all()
 
 
 def test_who_is_never_sure_never_leaves():
