@@ -58,12 +58,7 @@ class KeyMaker:
         ]
         constants = {"projection": self.projection, "offset": -(self.mean @ self.projection)}
         if self.unit:
-            constants |= {"axes": torch.tensor([1]), "tiny": torch.tensor(_TINY)}
-            nodes += [
-                helper.make_node("ReduceL2", ["projected", "axes"], ["length"]),
-                helper.make_node("Max", ["length", "tiny"], ["positive"]),
-                helper.make_node("Div", ["projected", "positive"], ["key"]),
-            ]
+            nodes.append(helper.make_node("LpNormalization", ["projected"], ["key"], axis=1))
         for node in nodes:
             node.name = f"key/{node.op_type}"
         values = [numpy_helper.from_array(value.numpy(), name) for name, value in constants.items()]

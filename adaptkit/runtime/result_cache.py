@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import threading
 import time
 import warnings
@@ -178,7 +179,7 @@ class ResultCache:
             manifest.ttl_seconds,
             clock,
         )
-        self._lock, self._random = threading.Lock(), np.random.default_rng(manifest.seed)
+        self._lock, self._random = threading.Lock(), random.Random(manifest.seed)  # noqa: S311
         self._hits = self._misses = self._unsure = self._shadowed = self._agreed = 0
 
     @classmethod
@@ -309,8 +310,7 @@ class ResultCache:
         self._unsure += near - hits
         if not hits or not self.manifest.shadow_rate:
             return hit
-        drawn = self._random.random(len(hit)) >= self.manifest.shadow_rate
-        return [found and chosen for found, chosen in zip(hit, drawn.tolist(), strict=True)]
+        return [found and self._random.random() >= self.manifest.shadow_rate for found in hit]
 
     def _check(self, answers: Array) -> None:
         form = self.manifest.answer
