@@ -14,6 +14,7 @@ from adaptkit.loading.models import load_model
 from adaptkit.pipeline import compress
 from adaptkit.recipe import parse_recipe, read_recipe
 from adaptkit.specs import ModelSpec
+from adaptkit.techniques import TECHNIQUES
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
@@ -88,6 +89,11 @@ def test_runs_to_the_end(name: str, world: Path):
 def test_is_valid_and_named_after_its_file(name: str, world: Path):
     assert world
     assert read_recipe(RECIPES / f"{name}.yaml").name == name
+
+
+def test_every_technique_is_shown_by_a_recipe():
+    text = "".join((RECIPES / f"{name}.yaml").read_text() for name in NAMES)
+    assert [technique for technique in TECHNIQUES if f"  - {technique}:" not in text] == []
 
 
 def test_a_recipe_without_its_variable_says_which(monkeypatch):
