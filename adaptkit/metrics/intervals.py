@@ -135,8 +135,11 @@ def delong(scores: Array, target: Array, confidence: float = CONFIDENCE) -> Inte
     classes, sizes = np.unique(target, return_counts=True)
     if sizes.min() < 2:
         return _FEW
-    placed = [_placements(scores[:, each], target == each) for each in classes]
-    area, parts = float(np.mean([found for found, _ in placed])), np.mean([part for _, part in placed], axis=0)
+    area, parts = 0.0, np.zeros(len(target))
+    for each in classes:
+        found, part = _placements(scores[:, each], target == each)
+        area += found / len(classes)
+        parts += part / len(classes)
     variance = sum(n * parts[target == each].var(ddof=1) for each, n in zip(classes, sizes, strict=True))
     if variance == 0 or not 0 < area < 1:
         return ALIKE
