@@ -85,6 +85,15 @@ def test_calibration_is_that_of_samples_put_into_bins_by_hand(seed, bins):
             assert (found.confidence, found.accuracy) == (None, None)
 
 
+def test_a_probability_between_two_bins_is_of_the_lower_one():
+    assert [each.samples for each in reliability([[0.5, 0.5], [0.25, 0.75], [1.0, 0.0]], [0, 0, 0], bins=4)] == [
+        0,
+        1,
+        1,
+        1,
+    ]
+
+
 def test_calibration_at_the_ends():
     certain = [[1.0, 0.0]] * 4
     assert ece(certain, [0, 0, 0, 0]) == 0
