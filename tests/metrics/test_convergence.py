@@ -55,6 +55,8 @@ def test_a_run_that_was_stopped_early_counts_as_longer_than_its_budget():
     found = cost_to_target([curve(0.1), curve(0.1, 0.9), curve(0.1, 0.1, 0.9), curve(0.1, 0.1, 0.1, 0.9)], 0.8)["steps"]
     assert (found.reached, found.horizon, found.restricted_mean) == (3, 10.0, 10.0)
     assert found.median == 30  # of those under way after 10 steps
+    found = cost_to_target([curve(0.1, 0.1), curve(0.1, 0.1, 0.1), curve(0.9)], 0.8)["steps"]
+    assert (found.horizon, found.restricted_mean) == (20.0, (20 + 20 + 10) / 3)
 
 
 def test_the_direction_and_a_lucky_point():
