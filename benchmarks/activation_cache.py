@@ -75,7 +75,7 @@ def on_stream(whole: AdaptedModel, folder: Path, data: Data, chosen: argparse.Na
         "gained": int(((ran["own"] != y) & (ran["given"] == y)).sum()),
         "agrees_where_it_stops": float((ran["own"] == ran["given"])[hit].mean()),
         "shares": {way.name: way.share for way in cached.statistics},
-        "kept": {path: asdict(each) for path, each in kept.statistics.items()},
+        "kept": kept.statistics and asdict(kept.statistics),
         "ms": {name: 1e3 * float(ran[key].sum()) / len(x) for name, key in (("network", "plain"), ("cache", "cached"))},
         "speedup": {
             "whole": float(ran["plain"].sum() / ran["cached"].sum()),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -87,6 +86,8 @@ class ActivationManifest(Manifest):
                 raise ValueError(f"{following.file} does not take what {stage.file} gives")
             elif (stage.memory is None) == (stage.entries is None):
                 raise ValueError(f"{stage.file} has no memory, or two")
+        if sum(stage.entries is not None for stage in self.stages) > 1:
+            raise ValueError("earlier samples are kept at the end of more than one stage")
         return self
 
 
@@ -107,10 +108,7 @@ class ActivationCache:
     ) -> None:
         self.first = sessions[0]
         self.paths = (*(f"hit {number}" for number in range(len(memories))), MISS)
-        self._learned = {
-            path: each for path, each in zip(self.paths, memories, strict=False) if isinstance(each, Learned)
-        }
-        self._from_earlier = np.array([path in self._learned for path in self.paths])
+        self._learned = next((memory for memory in memories if isinstance(memory, Learned)), None)
         self._stages = [
             _Stage(session, stage, memory)
             for session, stage, memory in zip(sessions, manifest.stages, [*memories, None], strict=True)
@@ -130,26 +128,25 @@ class ActivationCache:
         return cls(sessions, memories, manifest)
 
     @property
-    def statistics(self) -> dict[str, LearnedStatistics]:
-        """What was kept of earlier samples since the model was opened, by the path on which it answers."""
-        return {path: learned.statistics for path, learned in self._learned.items()}
+    def statistics(self) -> LearnedStatistics | None:
+        """What was kept of earlier samples since the model was opened; None where nothing is kept."""
+        return self._learned and self._learned.statistics
 
     def clear(self) -> None:
         """Forget all earlier samples; the known ones stay."""
-        for learned in self._learned.values():
-            learned.clear()
+        if self._learned:
+            self._learned.clear()
 
     def __call__(self, x: Array) -> Result:
-        """Run a batch; what it answers is kept once all of it is known, save for what earlier answers have said.
+        """Run a batch; what it answers is kept once all of it is known.
 
         Raises:
             DataError: The model answers with NaN or infinity; nothing of the batch is kept.
         """
-        run = _Run(np.arange(len(x)), [])
+        run = _Run(np.arange(len(x)))
         result = run_stages(x, [functools.partial(stage, run) for stage in self._stages], self.paths)
-        for learned, rows, met in run.met:
-            new = np.flatnonzero(~self._from_earlier[result.path[rows]])
-            learned.learn(met.part(new), result.logits[rows[new]])
+        if self._learned and run.met:
+            self._learned.learn(run.met, result.logits[run.met_by])
         return result
 
 
@@ -193,12 +190,16 @@ class Neighbours:
         return self._answers[chosen].mean(1), hit
 
 
-@dataclass
 class _Run:
-    """The samples of a batch that are still on their way, and what they met where earlier ones are kept."""
+    """The samples of a batch that are still on their way, and what they met where earlier ones are kept.
 
-    going: Array
-    met: list[tuple[Learned, Array, Met]]
+    Args:
+        going: Their places in the batch.
+    """
+
+    def __init__(self, going: Array) -> None:
+        self.going = self.met_by = going
+        self.met: Met | None = None
 
 
 class _Stage:
@@ -218,7 +219,7 @@ class _Stage:
         else:
             answers, hit, met = self._memory.look_up(given[1])
             if not hit.all():
-                run.met.append((self._memory, run.going[~hit], met.part(np.flatnonzero(~hit))))
+                run.met, run.met_by = met.part(np.flatnonzero(~hit)), run.going[~hit]
         run.going = run.going[~hit]
         return Step(given[0], answers, hit)
 
