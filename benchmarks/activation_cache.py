@@ -6,7 +6,7 @@ Writes benchmarks/results/activation_cache.json. Known samples are training imag
 chosen on validation images. The stream of result_cache.py goes through the network and through the cache in turns, one
 request at a time; the cache is empty when it begins. The test split goes through another copy of the cache, which
 is opened anew: none of its images comes twice, so that it shows what known samples alone do, and what false hits cost.
-There, too, every image goes by itself, and is kept for those that follow.
+There, too, every image goes by itself, in mixed order, and is kept for those that follow.
 """
 
 import argparse
@@ -46,7 +46,8 @@ MODELS = {
 
 def on_test(whole: AdaptedModel, cached: AdaptedModel, data: Data, images: int) -> dict[str, Any]:
     """Accuracy on test images, and the shares of the ways; the cache has them one at a time."""
-    x, y = (torch.cat(each)[:images].numpy() for each in zip(*data.test, strict=True))
+    mixed = np.random.default_rng(0).permutation(data.test.num_samples)[:images]  # they come sorted by class
+    x, y = (torch.cat(each).numpy()[mixed] for each in zip(*data.test, strict=True))
     own = np.concatenate([whole(x[at : at + 250]).logits.argmax(1) for at in range(0, len(x), 250)])
     given = np.concatenate([cached(image[None]).logits.argmax(1) for image in x])
     return {

@@ -130,7 +130,7 @@ class ActivationCache:
     @property
     def statistics(self) -> LearnedStatistics | None:
         """What was kept of earlier samples since the model was opened; None where nothing is kept."""
-        return self._learned and self._learned.statistics
+        return self._learned.statistics if self._learned else None
 
     def clear(self) -> None:
         """Forget all earlier samples; the known ones stay."""
