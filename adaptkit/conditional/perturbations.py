@@ -33,11 +33,13 @@ class Perturbations(BaseModel):
         """Change each sample of a batch in its own way.
 
         Args:
-            x: Normalized inputs; shifts and mirrors are for N × C × H × W.
+            x: Normalized inputs; shifts and mirrors are for N × C × H × W. Whole numbers, as those of tokens, stay.
             rng: Source of all choices.
         """
         import torch
 
+        if not x.is_floating_point():
+            return x
         if x.ndim == 4:
             x = self._shifted(x, rng)
             if self.flip:

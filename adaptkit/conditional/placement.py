@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -18,6 +18,7 @@ def fastest_points(
     costs: Array,
     max_drop: float,
     seed: int,
+    sets: Iterable[tuple[int, ...]] | None = None,
 ) -> tuple[int, ...]:
     """Choose the points with which the mean time is least.
 
@@ -25,14 +26,22 @@ def fastest_points(
         answers: Gives what is answered at some points and at the end, for the seconds until each.
         segments: Seconds of each part of the network that is cut at all points.
         whole: Seconds of the network in one piece.
-        costs: Seconds of what is done at each point.
+        costs: Seconds of what is done at each point. Where there are more, those after the last point begin with the
+            first again: other things that can be done there.
         max_drop: Limit on the drop in accuracy.
         seed: See `thresholds.choose`.
+        sets: Which may be done together, one thing at a point, in order of the points; all points where None.
 
     Returns:
         At least one of them, in order.
     """
+    count = len(segments) - 1
     every = range(len(costs))
-    sets = [kept for count in range(1, len(costs) + 1) for kept in itertools.combinations(every, count)]
-    times = [fastest(answers(kept, joined_seconds(segments, whole, costs, kept)), max_drop / 2, seed) for kept in sets]
+    sets = list(sets or (kept for size in every for kept in itertools.combinations(every, size + 1)))
+    times = []
+    for kept in sets:
+        places = [i % count for i in kept]
+        done = np.zeros(count)
+        done[places] = costs[list(kept)]
+        times.append(fastest(answers(kept, joined_seconds(segments, whole, done, places)), max_drop / 2, seed))
     return sets[int(np.argmin(times))]

@@ -94,13 +94,16 @@ def spread(points: list[Point], count: int) -> list[Point]:
     return chosen
 
 
-def chosen_points(model: nn.Module, example_inputs: tuple[Tensor, ...], wanted: int | tuple[str, ...]) -> list[Point]:
+def chosen_points(
+    model: nn.Module, example_inputs: tuple[Tensor, ...], wanted: int | tuple[str, ...], first: bool = False
+) -> list[Point]:
     """Choose points by their number, or find those that are named.
 
     Args:
         model: As in `exit_points`.
         example_inputs: As in `exit_points`.
         wanted: How many at most, at even distances of time; or the modules.
+        first: Whether the end of the first layer comes on top of a number.
 
     Returns:
         In the order they run.
@@ -111,6 +114,9 @@ def chosen_points(model: nn.Module, example_inputs: tuple[Tensor, ...], wanted: 
     points = exit_points(model, example_inputs)
     if isinstance(wanted, int):
         chosen = spread(points, wanted)
+        if first and chosen:
+            earliest = [point for point in points if point.share == points[0].share][-1]
+            chosen = [earliest, *(point for point in chosen if point.share > earliest.share)]
     else:
         by_path = {point.path: point for point in points}
         if unknown := [path for path in wanted if path not in by_path]:

@@ -1,7 +1,8 @@
-"""Runs a network in stages, and stops where the activations are like those of known samples that agree."""
+"""Runs a network in stages, and stops where the activations are like those of known samples, or of earlier ones."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +15,7 @@ from safetensors import SafetensorError
 
 from adaptkit.errors import ModelError
 from adaptkit.runtime.early_exit import Value
+from adaptkit.runtime.learned import Entries, Learned, LearnedStatistics, Met
 from adaptkit.runtime.manifest import Manifest, Part
 from adaptkit.runtime.result import Array, Result
 from adaptkit.runtime.session import open_session
@@ -21,6 +23,7 @@ from adaptkit.runtime.stages import Step, run_stages
 
 MISS = "miss"
 KEYS, ANSWERS = "keys", "answers"
+_TYPES = {"float32": "tensor(float)", "float16": "tensor(float16)", "float64": "tensor(double)"}
 
 
 class Memory(Part):
@@ -44,7 +47,8 @@ class CachedStage(Part):
         file: Name of its ONNX file.
         takes: Its input.
         gives: What the next stage takes; None for the last.
-        memory: What its activations are compared with; None for the last.
+        memory: The known samples that its activations are compared with; None where there are none.
+        entries: What is kept of earlier samples, in place of known ones; None where nothing is.
         logits: Name of the network's answer; None but for the last.
     """
 
@@ -52,6 +56,7 @@ class CachedStage(Part):
     takes: Value
     gives: Value | None
     memory: Memory | None
+    entries: Entries | None = None
     logits: str | None
 
 
@@ -75,52 +80,74 @@ class ActivationManifest(Manifest):
                 if name not in known:
                     raise ValueError(f"{name} is not among the files")
             if following is None:
-                if stage.logits is None or stage.memory is not None:
+                if stage.logits is None or stage.memory or stage.entries:
                     raise ValueError(f"{stage.file} is the last and has no answer, or a memory")
             elif stage.gives != following.takes:
                 raise ValueError(f"{following.file} does not take what {stage.file} gives")
-            elif stage.memory is None:
-                raise ValueError(f"{stage.file} has no memory")
+            elif (stage.memory is None) == (stage.entries is None):
+                raise ValueError(f"{stage.file} has no memory, or two")
+        if sum(stage.entries is not None for stage in self.stages) > 1:
+            raise ValueError("earlier samples are kept at the end of more than one stage")
         return self
 
 
 class ActivationCache:
-    """Stages in one process; after each, samples that are like known ones leave.
+    """Stages in one process; after each, samples that are like known or earlier ones leave.
 
     Args:
         sessions: One a stage.
-        memories: Of all stages but the last: keys, answers, and limits.
+        memories: Of all stages but the last.
         manifest: How they work together.
     """
 
     def __init__(
         self,
         sessions: Sequence[ort.InferenceSession],
-        memories: Sequence[tuple[Array, Array, Array]],
+        memories: Sequence[Neighbours | Learned],
         manifest: ActivationManifest,
     ) -> None:
         self.first = sessions[0]
         self.paths = (*(f"hit {number}" for number in range(len(memories))), MISS)
+        self._learned = next((memory for memory in memories if isinstance(memory, Learned)), None)
         self._stages = [
-            _Stage(session, stage, Neighbours(*memory, manifest.neighbours) if memory else None)
+            _Stage(session, stage, memory)
             for session, stage, memory in zip(sessions, manifest.stages, [*memories, None], strict=True)
         ]
 
     @classmethod
     def load(cls, folder: Path, manifest: ActivationManifest, threads: int | None, inside: object) -> ActivationCache:
-        """Open the stages of a folder."""
+        """Open the stages of a folder; nothing is kept of earlier samples yet."""
         del inside
         sessions = [open_session(folder / stage.file, threads) for stage in manifest.stages]
-        memories = [_read(folder, stage.memory, manifest) for stage in manifest.stages if stage.memory]
+        memories = [
+            _neighbours(folder, stage.memory, manifest)
+            if stage.memory
+            else _learned(folder, number, sessions, manifest)
+            for number, stage in enumerate(manifest.stages[:-1])
+        ]
         return cls(sessions, memories, manifest)
 
+    @property
+    def statistics(self) -> LearnedStatistics | None:
+        """What was kept of earlier samples since the model was opened; None where nothing is kept."""
+        return self._learned.statistics if self._learned else None
+
+    def clear(self) -> None:
+        """Forget all earlier samples; the known ones stay."""
+        if self._learned:
+            self._learned.clear()
+
     def __call__(self, x: Array) -> Result:
-        """Run a batch.
+        """Run a batch; what it answers is kept once all of it is known.
 
         Raises:
-            DataError: The model answers with NaN or infinity.
+            DataError: The model answers with NaN or infinity; nothing of the batch is kept.
         """
-        return run_stages(x, self._stages, self.paths)
+        run = _Run(np.arange(len(x)))
+        result = run_stages(x, [functools.partial(stage, run) for stage in self._stages], self.paths)
+        if self._learned and run.met:
+            self._learned.learn(run.met, result.logits[run.met_by])
+        return result
 
 
 class Neighbours:
@@ -163,22 +190,60 @@ class Neighbours:
         return self._answers[chosen].mean(1), hit
 
 
+class _Run:
+    """The samples of a batch that are still on their way, and what they met where earlier ones are kept.
+
+    Args:
+        going: Their places in the batch.
+    """
+
+    def __init__(self, going: Array) -> None:
+        self.going = self.met_by = going
+        self.met: Met | None = None
+
+
 class _Stage:
     """A session and what its activations are compared with; what crosses comes first."""
 
-    def __init__(self, session: ort.InferenceSession, stage: CachedStage, known: Neighbours | None) -> None:
-        self._session, self._takes, self._known = session, stage.takes.name, known
-        wanted = (stage.gives and stage.gives.name, stage.memory and stage.memory.key, stage.logits)
-        self._names = [name for name in wanted if name]
+    def __init__(self, session: ort.InferenceSession, stage: CachedStage, memory: Neighbours | Learned | None) -> None:
+        self._session, self._takes, self._memory = session, stage.takes.name, memory
+        key = stage.memory or stage.entries
+        self._names = [name for name in (stage.gives and stage.gives.name, key and key.key, stage.logits) if name]
 
-    def __call__(self, x: Array) -> Step:
+    def __call__(self, run: _Run, x: Array) -> Step:
         given: list[Any] = self._session.run(self._names, {self._takes: x})
-        if self._known is None:
+        if self._memory is None:
             return Step(given[0], given[0], np.ones(len(x), bool))
-        return Step(given[0], *self._known.look_up(given[1]))
+        if isinstance(self._memory, Neighbours):
+            answers, hit = self._memory.look_up(given[1])
+        else:
+            answers, hit, met = self._memory.look_up(given[1])
+            if not hit.all():
+                run.met, run.met_by = met.part(np.flatnonzero(~hit)), run.going[~hit]
+        run.going = run.going[~hit]
+        return Step(given[0], answers, hit)
 
 
-def _read(folder: Path, memory: Memory, manifest: ActivationManifest) -> tuple[Array, Array, Array]:
+def _learned(
+    folder: Path, number: int, sessions: Sequence[ort.InferenceSession], manifest: ActivationManifest
+) -> Learned:
+    stage, last = manifest.stages[number], manifest.stages[-1]
+    assert stage.entries is not None
+    form = stage.entries.answer
+    for file, session, name, wanted in (
+        (stage.file, sessions[number], stage.entries.key, (_TYPES["float32"], [stage.entries.dimensions])),
+        (last.file, sessions[-1], last.logits, (_TYPES[form.dtype], list(form.shape))),
+    ):
+        given = {value.name: (value.type, value.shape[1:]) for value in session.get_outputs()}
+        if given.get(name) != wanted:
+            raise ModelError(
+                f"{folder / file} does not give {name} as {' of '.join(map(str, wanted))}, which the entries of "
+                f"{stage.file} need: export the model again"
+            )
+    return Learned(stage.entries)
+
+
+def _neighbours(folder: Path, memory: Memory, manifest: ActivationManifest) -> Neighbours:
     path = folder / memory.file
     try:
         found = safetensors.numpy.load_file(path)
@@ -192,4 +257,4 @@ def _read(folder: Path, memory: Memory, manifest: ActivationManifest) -> tuple[A
         )
     if answers.shape[1] != len(memory.limits):
         raise ModelError(f"{path} has {answers.shape[1]} classes, {len(memory.limits)} limits: export the model again")
-    return keys, answers, np.asarray(memory.limits, np.float32)
+    return Neighbours(keys, answers, np.asarray(memory.limits, np.float32), manifest.neighbours)

@@ -210,3 +210,15 @@ def runs_to_trust(trust: float) -> int:
         (8, 18)
     """
     return next(runs for runs in itertools.count(1) if trusted(runs, runs, trust))
+
+
+def confidence(answers: Array) -> Array:
+    """Give the largest softmax probability of each answer.
+
+    Example:
+        >>> confidence(np.array([[0.0, 0.0], [0.0, np.log(3)]])).round(2).tolist()
+        [0.5, 0.75]
+    """
+    flat = answers.reshape(len(answers), -1).astype(np.float64)
+    sure: Array = 1 / np.exp(flat - flat.max(1, keepdims=True)).sum(1)
+    return sure

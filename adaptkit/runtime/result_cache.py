@@ -23,7 +23,7 @@ from adaptkit.metrics.bounds import share_bound
 from adaptkit.runtime.cache_file import read_entries, write_entries
 from adaptkit.runtime.cache_index import NOTHING, BitIndex, ExactIndex, Index, ListIndex
 from adaptkit.runtime.cache_order import Eviction
-from adaptkit.runtime.cache_store import Store
+from adaptkit.runtime.cache_store import Store, confidence
 from adaptkit.runtime.manifest import Manifest, Part
 from adaptkit.runtime.members import check_known
 from adaptkit.runtime.result import Array, Result, Runner
@@ -292,7 +292,7 @@ class ResultCache:
 
     def _learn(self, keys: Array, answers: Array, slots: list[int], serials: Array, shadowed: list[bool]) -> None:
         """Take in what the model answers: to misses, and to hits that are shadowed."""
-        sure = (_confidence(answers) >= self.manifest.min_confidence).tolist()
+        sure = (confidence(answers) >= self.manifest.min_confidence).tolist()
         finite = [bool(np.isfinite(key).all()) for key in keys]
         with self._lock:
             for row, (slot, serial) in enumerate(zip(slots, serials.tolist(), strict=True)):
@@ -357,10 +357,3 @@ def _centres(folder: Path, manifest: CacheManifest) -> Array | None:
     if centres.ndim != 2 or centres.shape[1] != manifest.dimensions:
         raise ModelError(f"{folder / LISTS} is for keys of another size: export the model again")
     return centres
-
-
-def _confidence(answers: Array) -> Array:
-    """Give the largest softmax probability of each answer."""
-    flat = answers.reshape(len(answers), -1).astype(np.float64)
-    sure: Array = 1 / np.exp(flat - flat.max(1, keepdims=True)).sum(1)
-    return sure

@@ -23,7 +23,14 @@ from adaptkit.runtime.activation_cache import Neighbours
 from adaptkit.specs import DataSpec, ModelSpec
 from adaptkit.technique import Context
 
-SETTINGS = {"points": 2, "entries": 600, "neighbours": 4, "target_precision": 0.9, "max_accuracy_drop": 0.05}
+SETTINGS = {
+    "points": 2,
+    "entries": 600,
+    "neighbours": 4,
+    "target_precision": 0.9,
+    "max_accuracy_drop": 0.05,
+    "capacity": 0,
+}
 
 
 @pytest.fixture(scope="module")
