@@ -35,7 +35,7 @@ def is_conditional(path: Path) -> bool:
     file = path / "model.onnx" if path.is_dir() else path
     if not file.is_file():
         return False
-    return any(entry.key == EXITS for entry in onnx.load(file, load_external_data=False).metadata_props)
+    return any(entry.key == EXITS for entry in read_model(file, weights_beside=False).metadata_props)
 
 
 def onnx_files(path: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from adaptkit.errors import ModelError
 from adaptkit.export.files import file_bytes, read_model
 from adaptkit.export.onnx import export_onnx
 from adaptkit.profiling.energy import energy_per_inference
-from adaptkit.profiling.graph import graph_cost
+from adaptkit.profiling.graph import file_cost
 from adaptkit.profiling.latency import compare
 from adaptkit.profiling.layer_table import LayerTable, layer_table
 from adaptkit.profiling.memory import peak_memory
@@ -89,7 +89,7 @@ def _measure(path: Path, baseline: Path, profile: ProfileSpec, parameters: int) 
     energy = energy_per_inference(path, threads=profile.threads[0])
     return Figures(
         parameters=parameters,
-        macs=graph_cost(read_model(path)).macs,
+        macs=file_cost(path).macs,
         bytes=file_bytes(path),
         latency_ms=found.latency_ms,
         speedup=found.speedup,

@@ -82,10 +82,81 @@ class Figures(_Record):
     latency_ms: dict[str, Percentiles]
     speedup: dict[str, Ratio]
     peak_memory_bytes: int | None = None
+    """Resident, of a fresh process that does nothing but run the file."""
+    peak_activation_bytes: int | None = None
+    """By liveness analysis of the graph, at the same batch size."""
     energy_mj: float | None = None
     energy_method: Literal["rapl", "nvml", "estimate"] = "estimate"
     epr: float | None = None
     paths: Paths | None = None
+
+
+class Bandwidth(_Record):
+    """How fast bytes move where a call touches so many of them: caches are faster than memory."""
+
+    bytes: int
+    gb_per_s: float
+
+
+class Machine(_Record):
+    """What ONNX Runtime reaches on this machine, measured: the roofs that layers are held against.
+
+    FLOPs are two a MAC. start_us is what a kernel takes that has nothing to do.
+    """
+
+    threads: int
+    gflops: float
+    int8_gops: float
+    bandwidths: list[Bandwidth]
+    start_us: float
+
+
+class LayerFigures(_Record):
+    """One layer of a file as ONNX Runtime ran it: its kernels, fused as they were, under the name of their module.
+
+    macs is for one sample; bytes is read and written in a call: activations in and out, and the weights. time_us is
+    None where no kernel was found under the layer's name: it was fused into another one.
+    """
+
+    name: str
+    kind: str
+    parameters: int
+    macs: int
+    bytes: int
+    time_us: float | None = None
+    share: float | None = None
+    """Of the time of all kernels."""
+    gflops: float | None = None
+    intensity: float | None = None
+    """FLOPs for a byte."""
+    bound: Literal["compute", "memory"] | None = None
+    """Which roof is the lower one for it."""
+    of_roof: float | None = None
+    """Share of the roof that it reaches; above 1 where it works in a faster cache than its bytes say."""
+    reason: str = ""
+    """Why it is slow; empty where it is not."""
+
+
+class Network(_Record):
+    """One ONNX file of a model, layer by layer.
+
+    call_us is the median of whole calls while profiled, of which kernels_us is spent in kernels.
+    """
+
+    file: str
+    batch_size: int
+    call_us: float
+    kernels_us: float
+    layers: list[LayerFigures]
+    uncounted_ops: list[str] = []
+
+
+class Profile(Figures):
+    """What one model costs, as a whole and, where that was asked for, layer by layer."""
+
+    model: str
+    machine: Machine | None = None
+    networks: list[Network] = []
 
 
 class Step(_Record):
