@@ -19,11 +19,13 @@ class PathAccuracy:
         names: Of the ways.
         taken: Samples that took each.
         right: Those of them that were answered right.
+        hits: Of every sample in order, whether it was.
     """
 
     names: tuple[str, ...]
     taken: tuple[int, ...]
     right: tuple[int, ...]
+    hits: tuple[bool, ...] = ()
 
     @property
     def samples(self) -> int:
@@ -58,11 +60,14 @@ def path_accuracy(model: AdaptedModel, batches: Batches) -> PathAccuracy:
     """
     conditional = len(model.paths) > 1
     taken, right = np.zeros(len(model.paths), np.int64), np.zeros(len(model.paths), np.int64)
+    hits: list[bool] = []
     for x, y in batches:
         given, target = model.expected_input(x.numpy()), y.numpy()
         for start in range(0, len(target), 1 if conditional else len(target)):
             part = slice(start, start + 1 if conditional else None)
             result = model(given[part])
             np.add.at(taken, result.path, 1)
-            np.add.at(right, result.path, result.logits.argmax(axis=1) == target[part])
-    return PathAccuracy(model.paths, tuple(taken.tolist()), tuple(right.tolist()))
+            hit = result.logits.argmax(axis=1) == target[part]
+            np.add.at(right, result.path, hit)
+            hits += hit.tolist()
+    return PathAccuracy(model.paths, tuple(taken.tolist()), tuple(right.tolist()), tuple(hits))

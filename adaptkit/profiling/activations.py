@@ -31,8 +31,18 @@ def file_peak_activation_bytes(path: Path, batch_size: int = 1) -> int:
     Raises:
         ModelError: The file cannot be read or run.
     """
-    proto = read_model(path, weights_beside=False)
-    values = run_values(proto, batch_size=batch_size, weights_in=path.parent)
+    return activation_bytes(read_model(path, weights_beside=False), batch_size, path.parent)
+
+
+def activation_bytes(proto: onnx.ModelProto, batch_size: int = 1, weights_in: Path | None = None) -> int:
+    """Give the peak activation bytes of a model that was read already.
+
+    Args:
+        proto: The model.
+        batch_size: Samples in a call.
+        weights_in: The folder of weights that are not in the model itself.
+    """
+    values = run_values(proto, batch_size=batch_size, weights_in=weights_in)
     return peak_activation_bytes(proto.graph, {name: value.bytes for name, value in values.items()})
 
 

@@ -13,6 +13,7 @@ from adaptkit.export.files import file_bytes, read_model
 from adaptkit.export.metadata import EXITS
 from adaptkit.loading.batches import Batches
 from adaptkit.metrics.file import PathAccuracy
+from adaptkit.profiling.activations import activation_bytes
 from adaptkit.profiling.energy import Energy, energy_of_calls, estimate
 from adaptkit.profiling.graph import GraphCost, graph_cost
 from adaptkit.profiling.memory import peak_memory
@@ -62,7 +63,7 @@ def model_bytes(path: Path) -> int:
 
 def all_parts(path: Path) -> Parts:
     """Take every network of a model as one that always runs: the longest way, where shares are not known."""
-    return [(_unfolded(read_model(file)), 1.0) for file in onnx_files(path)]
+    return [(unfolded(read_model(file)), 1.0) for file in onnx_files(path)]
 
 
 def artifact_figures(
@@ -91,6 +92,7 @@ def artifact_figures(
         bytes=model_bytes(path),
         latency_ms=own.latency_ms,
         speedup=ratios_of_means(others[0], own) if others else {},
+        peak_activation_bytes=max(activation_bytes(network, profile.batch_sizes[0]) for network, _ in parts),
         peak_memory_bytes=peak_memory(first, profile.batch_sizes[0], files),
         energy_mj=energy.millijoules,
         energy_method=energy.method,
@@ -140,7 +142,7 @@ def _energy(path: Path, costs: Sequence[tuple[GraphCost, float]], batches: Batch
     return Energy(sum(share * each for each, share in found), "estimate", "expected over the ways")
 
 
-def _unfolded(proto: onnx.ModelProto) -> onnx.ModelProto:
+def unfolded(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Put the longest branch of every If in its place."""
     graph = proto.graph
     while (place := next((i for i, node in enumerate(graph.node) if node.op_type == "If"), None)) is not None:

@@ -85,7 +85,7 @@ def _rows(graph: onnx.GraphProto, run: KernelRun, cost: GraphCost) -> dict[str, 
     owners, places = layer_names(graph), _places(graph)
     for kernel in run.kernels:
         found = (owners if multiplies(kernel.op) else places).get(node_name(kernel.name))
-        rows[found or places.get(kernel.name) or f"({kernel.op}, added by ONNX Runtime)"].kernels.append(kernel)
+        rows[found or places.get(kernel.name) or f"({kernel.op}, made by ONNX Runtime)"].kernels.append(kernel)
     for node in cost.nodes:
         rows[node.layer].costs.append(node)
     readers = _readers(graph)

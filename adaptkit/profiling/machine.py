@@ -14,8 +14,8 @@ from adaptkit.report.schema import Bandwidth, Machine
 
 _SIDE = 384
 """Of the square matrices: a product is long for a clock of microseconds, and short for a scheduler that interrupts."""
-_FLOATS = (2**15, 2**19, 2**24)
-"""In each of three arrays: 384 KB, 6 MB and 192 MB in all, for a core's own cache, a shared one, and memory."""
+_FLOATS = (2**15, 2**19, 2**21, 2**24)
+"""In each of three arrays: 384 KB, 6, 24 and 192 MB in all, for a core's own cache, shared ones, and memory."""
 _REPEATS = 31
 _OPSET = 20
 

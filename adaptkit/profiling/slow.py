@@ -91,11 +91,15 @@ def roof(facts: Facts, machine: Machine) -> Roof:
         >>> roof(Facts(("Conv",), macs=10**6, bytes=50_000, time_us=30, integer=True), machine)
         Roof(bound='memory', time_us=5.0)
     """
-    products = 2 * facts.macs / 1000 / (machine.int8_gops if facts.integer else machine.gflops)
+    products = _products_us(facts, machine)
     weights, activations = facts.weight_bytes, facts.bytes - facts.weight_bytes
     moves = weights / 1000 / bandwidth(machine, facts.all_weight_bytes)
     moves += activations / 1000 / bandwidth(machine, activations)
     return Roof("compute", products) if products > moves else Roof("memory", moves)
+
+
+def _products_us(facts: Facts, machine: Machine) -> float:
+    return 2 * facts.macs / 1000 / (machine.int8_gops if facts.integer else machine.gflops)
 
 
 def slow_reason(facts: Facts, machine: Machine) -> str:
@@ -107,19 +111,23 @@ def slow_reason(facts: Facts, machine: Machine) -> str:
     """
     if not facts.time_us:
         return ""
+    lowest = roof(facts, machine)
+    reached = lowest.time_us / facts.time_us
+    if facts.macs and facts.among_integers and not facts.integer:
+        return "float between 8-bit layers"
+    if _products_us(facts, machine) / facts.time_us >= _NEAR:
+        return ""
+    if reached >= _NEAR:
+        return f"memory-bound: {_speed(facts)}"
     if facts.time_us < _STARTS * machine.start_us * facts.kernels:
         return "overhead-bound: so small that starting it dominates"
     if facts.ops and set(facts.ops) <= _MOVERS:
         return "moves or converts data, computes nothing"
-    if facts.macs and facts.among_integers and not facts.integer:
-        return "float between 8-bit layers"
-    lowest = roof(facts, machine)
-    reached = lowest.time_us / facts.time_us
-    if lowest.bound == "memory" and reached >= _NEAR:
-        return f"memory-bound: {digits(facts.bytes / 1000 / facts.time_us)} GB/s, {_few(facts)} FLOPs for a byte"
-    if reached >= _NEAR:
-        return ""
     return f"{_kernel(facts)} ({100 * reached:.0f} % of the {lowest.bound} roof)"
+
+
+def _speed(facts: Facts) -> str:
+    return f"{digits(facts.bytes / 1000 / (facts.time_us or 1))} GB/s, {_few(facts)} FLOPs for a byte"
 
 
 def _few(facts: Facts) -> str:

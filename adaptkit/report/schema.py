@@ -90,6 +90,11 @@ class Figures(_Record):
     epr: float | None = None
     paths: Paths | None = None
 
+    def _repr_html_(self) -> str:
+        from adaptkit.report.notebook import figures_html
+
+        return figures_html(self)
+
 
 class Bandwidth(_Record):
     """How fast bytes move where a call touches so many of them: caches are faster than memory."""
@@ -157,6 +162,56 @@ class Profile(Figures):
     model: str
     machine: Machine | None = None
     networks: list[Network] = []
+
+    def _repr_html_(self) -> str:
+        from adaptkit.report.notebook import profile_html
+
+        return profile_html(self)
+
+
+class PairedAccuracy(_Record):
+    """The accuracy of one model minus that of another, on the same samples."""
+
+    difference: float
+    low: float
+    high: float
+    """95 % interval of the difference, by a paired bootstrap."""
+    lost: int
+    """Samples that only the other one gets right."""
+    gained: int
+    """Samples that only this one gets right."""
+    p_value: float
+    """McNemar's exact test: how likely a difference so large is where both are right equally often."""
+
+
+class Contender(_Record):
+    """One artifact in a comparison; the first one is what the others are held against."""
+
+    label: str
+    file: str
+    parameters: int
+    bytes: int
+    latency_ms: dict[str, Percentiles]
+    speedup: dict[str, Ratio]
+    """Time of the first one over that of this one, measured alternately."""
+    accuracy: float | None = None
+    against_first: PairedAccuracy | None = None
+    energy_mj: float | None = None
+    """For one sample; None for a conditional model, whose energy depends on the ways that samples take."""
+    paths: Paths | None = None
+
+
+class SideBySide(_Record):
+    """Any number of artifacts, measured alternately on the same samples, and which is better than which."""
+
+    contenders: list[Contender]
+    energy_method: Literal["rapl", "nvml", "estimate"] | None = None
+    verdict: str = ""
+
+    def _repr_html_(self) -> str:
+        from adaptkit.report.notebook import side_by_side_html
+
+        return side_by_side_html(self)
 
 
 class Step(_Record):
@@ -253,3 +308,8 @@ class Report(_Record):
     seconds: float
     created: str
     notes: list[str] = []
+
+    def _repr_html_(self) -> str:
+        from adaptkit.report.notebook import report_html
+
+        return report_html(self)
