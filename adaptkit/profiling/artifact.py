@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import onnx
@@ -148,6 +148,7 @@ def unfolded(proto: onnx.ModelProto) -> onnx.ModelProto:
     while (place := next((i for i, node in enumerate(graph.node) if node.op_type == "If"), None)) is not None:
         decision = graph.node[place]
         longest = max((entry.g for entry in decision.attribute), key=lambda branch: len(branch.node))
+        _rename(longest.node, set(decision.output))
         names = zip([value.name for value in longest.output], decision.output, strict=True)
         results = [helper.make_node("Identity", [inner], [outer]) for inner, outer in names]
         nodes = [*graph.node[:place], *longest.node, *results, *graph.node[place + 1 :]]
@@ -156,3 +157,12 @@ def unfolded(proto: onnx.ModelProto) -> onnx.ModelProto:
         del graph.node[:]
         graph.node.extend(nodes)
     return proto
+
+
+def _rename(nodes: Iterable[onnx.NodeProto], taken: set[str]) -> None:
+    """Give values inside a branch that have a name of the If's own results another one; scopes kept them apart."""
+    for node in nodes:
+        for names in (node.input, node.output):
+            names[:] = [f"inside/{name}" if name in taken else name for name in names]
+        for attribute in node.attribute:
+            _rename(attribute.g.node, taken)

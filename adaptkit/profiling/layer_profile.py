@@ -101,7 +101,7 @@ def _facts(row: _Row, run: KernelRun, cost: GraphCost, samples: int) -> Facts:
     weights = sum(tensor_bytes(tensor) for tensor in row.weights)
     main = max(row.costs, key=lambda cost: cost.macs, default=None)
     return Facts(
-        ops=tuple(dict.fromkeys(kernel.op for kernel in row.kernels)),
+        ops=tuple(dict.fromkeys(kernel.op for kernel in sorted(row.kernels, key=run.microseconds, reverse=True))),
         macs=sum(cost.macs for cost in row.costs) * samples,
         bytes=weights + sum(kernel.bytes * len(kernel.durations) for kernel in row.kernels) // run.calls,
         time_us=sum(run.microseconds(kernel) for kernel in row.kernels) if row.kernels else None,

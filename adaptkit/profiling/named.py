@@ -14,7 +14,7 @@ from adaptkit.export.onnx import export_onnx
 from adaptkit.loading.models import load_model
 from adaptkit.specs import ExportSpec, ModelSpec
 
-_IMAGE = (3, 224, 224)
+_CHANNELS, _SIZE = 3, 224
 _SLOW_TO_INITIALIZE = ("googlenet", "inception_v3")
 _ONE_FILE = 2 * 10**9 - 10**8
 """Bytes of weights that fit an ONNX file, with room for its graph."""
@@ -74,7 +74,7 @@ def export_named(name: str, samples: Sequence[Sample], path: Path) -> nn.Module:
         model = load_model(ModelSpec(zoo=rest))
     else:
         model = load_model(ModelSpec(python=rest))
-    given = tuple(_example(sample) for sample in samples or _usual(source, rest))
+    given = tuple(_example(sample) for sample in samples or _usual(source, rest, model))
     weights = sum(value.nbytes for value in model.state_dict().values())
     export_onnx(model, given, path, spec=ExportSpec(single_file=weights < _ONE_FILE))
     return model
@@ -84,7 +84,7 @@ def _example(sample: Sample) -> Tensor:
     return torch.zeros(2, *sample.shape, dtype=getattr(torch, sample.kind))
 
 
-def _usual(source: str, name: str) -> tuple[Sample, ...]:
+def _usual(source: str, name: str, model: nn.Module) -> tuple[Sample, ...]:
     if source == "zoo":
         from adaptkit_zoo import index
 
@@ -93,7 +93,9 @@ def _usual(source: str, name: str) -> tuple[Sample, ...]:
         from torchvision import models
 
         sizes = [entry.transforms().crop_size[0] for entry in models.get_model_weights(name)]
-        return (Sample((_IMAGE[0], sizes[0], sizes[0]) if sizes else _IMAGE),)
+        # A transformer made without weights takes one size, which need not be that of its first weights.
+        size = getattr(model, "image_size", next(iter(sizes), _SIZE))
+        return (Sample((_CHANNELS, size, size)),)
     raise ModelError(
         f"python:{name} does not say what it takes: give the shape of a sample, such as --input 3x224x224, once for "
         "each input"

@@ -53,7 +53,7 @@ def layer_row(layer: LayerFigures) -> tuple[str, ...]:
     """Write one layer, under `LAYER_HEADINGS`."""
     return (
         layer.name,
-        layer.kind,
+        _few(layer.kind),
         si(layer.parameters),
         si(layer.macs) if layer.macs else DASH,
         si(layer.bytes, "B"),
@@ -64,6 +64,12 @@ def layer_row(layer: LayerFigures) -> tuple[str, ...]:
         DASH if layer.of_roof is None else f"{100 * layer.of_roof:.0f} % {layer.bound}",
         layer.reason,
     )
+
+
+def _few(kinds: str, most: int = 2) -> str:
+    """Name the slowest kernels of a layer that has many."""
+    first = kinds.split(", ")
+    return kinds if len(first) <= most + 1 else f"{', '.join(first[:most])} and {len(first) - most} more"
 
 
 def network_summary(network: Network) -> str:

@@ -125,6 +125,7 @@ class LayerFigures(_Record):
 
     name: str
     kind: str
+    """Types of its kernels, the slowest first."""
     parameters: int
     macs: int
     bytes: int
