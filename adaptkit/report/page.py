@@ -27,7 +27,7 @@ _ROOFS = (
     "A dot is a layer, its area the share of the time. Slopes are the measured bandwidths of caches and memory, the "
     "lines across the measured peaks: the nearer a dot is to its roof, the less is left to gain in this layer."
 )
-_FRONT = "The line joins the models that no other beats in both; a filled dot is on it."
+_FRONT = "The line joins the models that no other beats in both; hollow dots are beaten."
 
 
 @dataclass(frozen=True)
