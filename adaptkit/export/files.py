@@ -71,9 +71,13 @@ def read_model(path: Path, *, weights_beside: bool = True) -> onnx.ModelProto:
         ModelError: It is missing, damaged or over 2 GB, or weights beside it are missing or outside its folder.
     """
     proto = _parsed(path)
-    if files_beside(proto, path) and weights_beside:
-        external_data_helper.load_external_data_for_model(proto, str(path.parent))
-    return make_dense(proto)
+    beside = files_beside(proto, path)
+    try:
+        if beside and weights_beside:
+            external_data_helper.load_external_data_for_model(proto, str(path.parent))
+        return make_dense(proto)
+    except Exception as error:  # onnx and numpy answer damaged constants with errors of many kinds
+        raise ModelError(f"{path} is damaged, its constants do not fit ({error}): export or copy it again") from error
 
 
 def file_bytes(path: Path) -> int:

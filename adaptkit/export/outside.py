@@ -21,6 +21,10 @@ _BITS: dict[int, int] = {
 """Types that share a byte; all others take whole bytes."""
 
 
+_KNOWN = set(TensorProto.DataType.values()) - {TensorProto.UNDEFINED, TensorProto.STRING}
+"""Types of weights that may lie beside a file."""
+
+
 def tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
     """Yield every constant of a graph: its initializers, those in attributes of nodes, and those of graphs inside.
 
@@ -67,18 +71,27 @@ def files_beside(proto: onnx.ModelProto, path: Path) -> list[Path]:
     for tensor in _all_tensors(proto):
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
-        entries = {entry.key: entry.value for entry in tensor.external_data}
+        entries = _entries(tensor, path)
         where = entries.get("location", "")
         if where not in found:
             found[where] = _checked(where, path, tensor.name)
             sizes[found[where]] = found[where].stat().st_size
-        end = _number(entries, "offset", 0, path) + _number(entries, "length", tensor_bytes(tensor), path)
+        length = tensor_bytes(tensor) if "length" not in entries else 0
+        end = _number(entries, "offset", 0, path) + _number(entries, "length", length, path)
         if end > sizes[found[where]]:
             raise ModelError(
                 f"{found[where]} has {sizes[found[where]]:,} bytes, and {path.name} needs {end:,} of it: "
                 "it is cut off or of another export; copy both files again"
             )
     return sorted(found.values())
+
+
+def _entries(tensor: TensorProto, path: Path) -> dict[str, str]:
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    # What is no text in a damaged file comes as bytes.
+    if not all(isinstance(text, str) for pair in entries.items() for text in pair) or tensor.data_type not in _KNOWN:
+        raise ModelError(f"{path} is damaged where it names weights beside it: export or copy it again")
+    return entries
 
 
 def _checked(where: str, path: Path, tensor: str) -> Path:

@@ -5,16 +5,24 @@ from pydantic import BaseModel
 
 from adaptkit.conditionals import CONDITIONALS
 from adaptkit.report.schema import (
+    Bandwidth,
     Certificate,
     CertifiedPath,
+    Contender,
     Figures,
     Gate,
     Layer,
+    LayerFigures,
+    Machine,
+    Network,
+    PairedAccuracy,
     PathFigures,
     Paths,
     Percentiles,
+    Profile,
     Ratio,
     Report,
+    SideBySide,
     Step,
 )
 from adaptkit.techniques import TECHNIQUES
@@ -23,6 +31,7 @@ from scripts.docs_tables import on_page_markdown
 RECORDS = [
     Certificate, CertifiedPath, Figures, Gate, Layer, PathFigures, Paths, Percentiles, Ratio, Report, Step,
 ]  # fmt: skip
+MEASURED = [Bandwidth, Contender, LayerFigures, Machine, Network, PairedAccuracy, Profile, SideBySide]
 ROOT = Path(__file__).parents[2]
 
 
@@ -30,6 +39,13 @@ ROOT = Path(__file__).parents[2]
 def test_every_field_of_the_report_is_explained(record: type[BaseModel]):
     page = (ROOT / "docs" / "report.md").read_text()
     assert [name for name in record.model_fields if f"`{name}`" not in page] == []
+
+
+@pytest.mark.parametrize("record", MEASURED)
+def test_every_field_of_what_is_measured_is_explained(record: type[BaseModel]):
+    page = (ROOT / "docs" / "cli.md").read_text()
+    known = Figures.model_fields if issubclass(record, Figures) else {}
+    assert [name for name in record.model_fields if name not in known and f"`{name}`" not in page] == []
 
 
 @pytest.mark.parametrize("mark", ["techniques", "conditional"])

@@ -1,11 +1,14 @@
 """Files that are broken, hostile, huge or odd: one clear error that says what to do, or a right figure."""
 
+import contextlib
 import os
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
@@ -20,6 +23,7 @@ from adaptkit.profiling.memory import peak_memory
 from adaptkit.profiling.parameters import graph_constants
 from adaptkit.runtime import AdaptedModel
 from adaptkit.runtime.session import open_session
+from adaptkit.specs import ExportSpec
 
 
 def value(name, shape, kind=TensorProto.FLOAT):
@@ -128,6 +132,45 @@ def test_a_file_that_was_cut_off(tmp_path):
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(ModelError, match="is no whole ONNX file"):
         read_model(path)
+
+
+@pytest.fixture(scope="module")
+def whole_files(tmp_path_factory):
+    """A file with a sparse constant, and one with its weights beside it."""
+    folder = tmp_path_factory.mktemp("whole")
+    net = nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 40))
+    net[0].weight.data[:, 1:] = 0
+    export_onnx(net, (torch.zeros(2, 32),), folder / "one.onnx")
+    export_onnx(net, (torch.zeros(2, 32),), folder / "two.onnx", spec=ExportSpec(single_file=False))
+    return folder
+
+
+@given(
+    name=st.sampled_from(["one.onnx", "two.onnx"]),
+    places=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255), st.integers(0, 3)), min_size=1, max_size=6),
+)
+@settings(max_examples=150)
+def test_damage_of_any_kind_is_read_or_refused(whole_files, name, places):
+    content = bytearray((whole_files / name).read_bytes())
+    for where, byte, removed in places:
+        place = int(where * (len(content) - 1))
+        content[place : place + removed] = bytes([byte])
+    damaged = whole_files / f"damaged-{name}"
+    damaged.write_bytes(bytes(content))
+    for read in (read_model, file_bytes):
+        with contextlib.suppress(ModelError):
+            read(damaged)
+
+
+@pytest.mark.parametrize(("dims", "places"), [([2**40, 4], [0, 1]), ([4, 4], [0, 99]), ([4, 4], [0])])
+def test_sparse_constants_that_do_not_fit(tmp_path, dims, places):
+    values = numpy_helper.from_array(np.ones(2, np.float32), "w")
+    proto = model([PRODUCT])
+    indices = numpy_helper.from_array(np.array(places), "places")
+    proto.graph.sparse_initializer.append(onnx.SparseTensorProto(values=values, indices=indices, dims=dims))
+    onnx.save(proto, tmp_path / "model.onnx")
+    with pytest.raises(ModelError, match=r"is damaged, its constants do not fit"):
+        read_model(tmp_path / "model.onnx")
 
 
 def test_a_file_over_2_gb_is_not_even_read(tmp_path):

@@ -11,6 +11,7 @@ from torch import nn
 
 from adaptkit.errors import ModelError
 from adaptkit.export.onnx import export_onnx
+from adaptkit.profiling import fixed, named
 from adaptkit.profiling.graph import NodeCost
 from adaptkit.profiling.layer_table import layer_table, why
 from adaptkit.profiling.named import Sample
@@ -124,9 +125,18 @@ def test_profile_of_a_function_and_its_layers(tmp_path, monkeypatch):
     assert found.machine.threads == 1
 
 
-def test_shapes_that_a_file_leaves_open(tmp_path):
+def test_a_model_too_large_for_one_file_has_its_weights_beside_it(monkeypatch):
+    monkeypatch.setattr(named, "_ONE_FILE", 0)
+    found = profile_file("zoo:lenet5_digits", _QUICK, layers=True)
+    assert found.bytes > 4 * found.parameters
+    assert sum(layer.macs for layer in found.networks[0].layers) == found.macs > 0
+
+
+@pytest.mark.parametrize("one_file", [0, fixed._ONE_FILE])
+def test_shapes_that_a_file_leaves_open(tmp_path, monkeypatch, one_file):
+    monkeypatch.setattr(fixed, "_ONE_FILE", one_file)
     x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 3, "height", "width"])
-    weight = numpy_helper.from_array(np.ones((2, 3, 1, 1), np.float32), "w")
+    weight = numpy_helper.from_array(np.ones((200, 3, 1, 1), np.float32), "w")
     node = helper.make_node("Conv", ["x", "w"], ["y"])
     graph = helper.make_graph([node], "g", [x], [onnx.ValueInfoProto(name="y")], [weight])
     path = tmp_path / "open.onnx"
@@ -135,7 +145,7 @@ def test_shapes_that_a_file_leaves_open(tmp_path):
     with pytest.raises(ModelError, match=r"free dimensions besides the batch: height, width. Give the shape"):
         profile_file(str(path), _QUICK)
     found = profile_file(str(path), _QUICK, samples=[Sample((3, 5, 7))])
-    assert (found.macs, found.bytes) == (5 * 7 * 2 * 3, len(before))
+    assert (found.macs, found.bytes) == (5 * 7 * 200 * 3, len(before))
     assert path.read_bytes() == before
     for shape, message in (
         ((3, 5), r"a sample of input x is 3x\?x\?; 3x5 was given"),
