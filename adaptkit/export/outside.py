@@ -89,7 +89,8 @@ def files_beside(proto: onnx.ModelProto, path: Path) -> list[Path]:
 def _entries(tensor: TensorProto, path: Path) -> dict[str, str]:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     # What is no text in a damaged file comes as bytes.
-    if not all(isinstance(text, str) for pair in entries.items() for text in pair) or tensor.data_type not in _KNOWN:
+    texts = [text for pair in entries.items() for text in pair]
+    if tensor.data_type not in _KNOWN or not all(isinstance(text, str) and "\0" not in text for text in texts):
         raise ModelError(f"{path} is damaged where it names weights beside it: export or copy it again")
     return entries
 

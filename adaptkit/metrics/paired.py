@@ -72,7 +72,7 @@ def mcnemar_exact(lost: int, gained: int) -> float:
         ways += term
         term = term * (n - i) // (i + 1)
     # Whole numbers of any size, divided once: nothing is rounded on the way.
-    return min(1.0, 2 * ways / 2**n)
+    return min(1.0, float(2 * ways / 2**n))
 
 
 def bootstrap_interval(

@@ -15,7 +15,7 @@ from adaptkit.profiling.inputs import random_feeds
 from adaptkit.profiling.kernels import run_kernels
 
 _MULTIPLIES = re.compile("Conv|Gemm|MatMul")
-_ADDED = re.compile(r"^fused |(_nchwc|_nhwc|_token_\d+|_quant|/duplicated)+$")
+_ADDED = re.compile(r"^fused |(_nchwc|_nhwc|_token_\d+|_quant|/duplicated|/\w+Fusion/?)+$")
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
@@ -58,8 +58,8 @@ def node_name(kernel_name: str) -> str:
     """Take the endings off that ONNX Runtime puts on the name of a node, or of a value, that it fused or laid out anew.
 
     Example:
-        >>> node_name("relu_1_nchwc"), node_name("fc/MatMul_quant")
-        ('relu_1', 'fc/MatMul')
+        >>> node_name("relu_1_nchwc"), node_name("fc/MatMul_quant"), node_name("fc/MatMul/MatMulScaleFusion/")
+        ('relu_1', 'fc/MatMul', 'fc/MatMul')
     """
     return _ADDED.sub("", kernel_name)
 

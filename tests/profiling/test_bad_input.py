@@ -85,6 +85,7 @@ def test_weights_that_a_constant_inside_a_branch_takes_from_outside(folder):
     [
         (beside("gone"), r"gone is missing, and model\.onnx has its weights there: copy both files together"),
         (beside("deep"), r"deep is missing"),
+        (beside("a\0b"), r"is damaged where it names weights beside it"),
         (beside("weights", offset=32, length=64), r"has 64 bytes, and model\.onnx needs 96 of it: it is cut off"),
         (beside("weights", dims=(40, 40)), r"has 64 bytes, and model\.onnx needs 6,400 of it"),
         (beside("weights", offset="-4"), r"is damaged: offset of weights beside it is '-4'"),

@@ -70,6 +70,7 @@ def test_everything_counts_to_a_layer_once(proto):
     assert sum(layer.time_us or 0 for layer in network.layers) == pytest.approx(network.kernels_us)
     assert network.kernels_us < network.call_us
     assert all(layers[name].time_us for name in ("stem", "attention", "inner", "head"))
+    assert not any("MatMul" in name for name in layers)
     stem = layers["stem"]
     assert stem.bytes >= 4 * (3 * 64 + 16 * 64 + stem.parameters)
     assert stem.gflops == pytest.approx(2 * stem.macs / 1000 / stem.time_us)
