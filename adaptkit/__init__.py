@@ -19,8 +19,9 @@ from adaptkit.errors import (
 if TYPE_CHECKING:
     from adaptkit.loading.saved import load
     from adaptkit.pipeline import compress
+    from adaptkit.profiling.summary import profile_file
     from adaptkit.recipe import Recipe, dump_recipe, parse_recipe, read_recipe
-    from adaptkit.report.schema import Report
+    from adaptkit.report.schema import Profile, Report
     from adaptkit.runtime import AdaptedModel
     from adaptkit.technique import Context, Technique
     from adaptkit.training.fit import fit
@@ -36,6 +37,7 @@ __all__ = [
     "GateFailed",
     "MissingExtra",
     "ModelError",
+    "Profile",
     "Recipe",
     "RecipeError",
     "Report",
@@ -49,6 +51,7 @@ __all__ = [
     "fit",
     "load",
     "parse_recipe",
+    "profile_file",
     "read_recipe",
 ]
 
@@ -56,6 +59,7 @@ __all__ = [
 _HOMES = {
     "AdaptedModel": "adaptkit.runtime",
     "Context": "adaptkit.technique",
+    "Profile": "adaptkit.report.schema",
     "Recipe": "adaptkit.recipe",
     "Report": "adaptkit.report.schema",
     "Technique": "adaptkit.technique",
@@ -64,6 +68,7 @@ _HOMES = {
     "fit": "adaptkit.training.fit",
     "load": "adaptkit.loading.saved",
     "parse_recipe": "adaptkit.recipe",
+    "profile_file": "adaptkit.profiling.summary",
     "read_recipe": "adaptkit.recipe",
 }
 

@@ -1,7 +1,8 @@
-"""`adaptkit compare`: two artifacts side by side."""
+"""`adaptkit compare`: artifacts side by side."""
 
+import string
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -9,6 +10,7 @@ from .options import (
     batch_sizes_option,
     debug_option,
     example,
+    html_option,
     json_option,
     model_data_option,
     quiet_option,
@@ -21,125 +23,166 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from adaptkit.metrics.file import PathAccuracy
+    from adaptkit.profiling.energy import Energy
+    from adaptkit.report.schema import Contender, PairedAccuracy, SideBySide
     from adaptkit.specs import ProfileSpec
 
 
 @click.command(
-    epilog=example("adaptkit compare runs/digits-edge/baseline.onnx runs/digits-edge --data digits"),
-    short_help="Hold two artifacts side by side.",
+    epilog=example("adaptkit compare runs/digits-edge/baseline.onnx runs/digits-edge --data digits --html pareto.html"),
+    short_help="Hold artifacts side by side.",
 )
-@click.argument("a")
-@click.argument("b")
+@click.argument("artifacts", nargs=-1, metavar="A B ...")
 @model_data_option
 @threads_option
 @batch_sizes_option
+@html_option
 @json_option
 @quiet_option
 @debug_option
 def compare(
-    a: str,
-    b: str,
+    artifacts: tuple[str, ...],
     data: str | None,
     threads: tuple[int, ...],
     batch_sizes: tuple[int, ...],
+    html: str | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Compare A with B, each a run folder or an ONNX file; latency is measured alternately, A B A B.
+    """Compare two artifacts or more, each a run folder or an ONNX file; latency is measured alternately, A B A B.
 
-    With --data accuracy is measured, too. Where one of the two is conditional, latency is that on real samples.
+    With --data accuracy is measured on the same samples, with an interval of the difference and McNemar's exact test.
+    Where one of them is conditional, latency is that on real samples.
     """
     from adaptkit.specs import ProfileSpec
 
     from .artifact import artifact_path
 
-    paths = artifact_path(a), artifact_path(b)
+    if not 2 <= len(artifacts) <= len(string.ascii_uppercase):
+        raise click.UsageError(f"give two artifacts or more, at most {len(string.ascii_uppercase)}")
+    paths = [artifact_path(text) for text in artifacts]
     with only_results_on_stdout():
         found = _measured(paths, ProfileSpec(threads=threads, batch_sizes=batch_sizes), data)
+    if html is not None:
+        from adaptkit.files import write_atomically
+        from adaptkit.report.page import render_side_by_side
+
+        write_atomically(Path(html), render_side_by_side(found))
     if as_json:
-        print_json(found)
+        print_json(found.model_dump(mode="json"))
     elif not quiet:
-        click.echo(table(_rows(found)), nl=False)
-        for number in range(len(found.get("paths", ()))):
-            _print_ways(number, found)
+        _print(found)
 
 
-def _measured(paths: tuple[Path, Path], profile: "ProfileSpec", data: str | None) -> dict[str, Any]:
-    from adaptkit.profiling.artifact import all_parts, model_bytes
+def _measured(paths: "Sequence[Path]", profile: "ProfileSpec", data: str | None) -> "SideBySide":
     from adaptkit.profiling.latency import compare as compare_latency
-    from adaptkit.profiling.parameters import graph_constants
+    from adaptkit.report.dominance import verdict
+    from adaptkit.report.schema import SideBySide
 
     from .accuracy import accuracy_on
     from .artifact import needs_data
 
     conditional = [path for path in paths if needs_data(path, data)]
-    found: dict[str, Any] = {
-        "files": [str(path) for path in paths],
-        "bytes": [model_bytes(path) for path in paths],
-        "parameters": [sum(graph_constants(part.graph) for part, _ in all_parts(path)) for path in paths],
-    }
-    seen = [] if data is None else [accuracy_on(path, data) for path in paths]
-    if seen:
-        found["accuracy"] = [each.accuracy for each in seen]
+    seen = [None if data is None else accuracy_on(path, data) for path in paths]
+    sizes = [_sized(number, path) for number, path in enumerate(paths)]
     if conditional:
-        return found | _on_samples(paths, conditional[-1], profile, str(data), seen)
-    before, after = compare_latency(paths, profile)
-    found["latency_ms"] = [
-        {key: latency.model_dump() for key, latency in side.latency_ms.items()} for side in (before, after)
+        contenders = _on_samples(sizes, paths, conditional[-1], profile, str(data), seen)
+    else:
+        sides = compare_latency(paths, profile)
+        contenders = [
+            one.model_copy(update={"latency_ms": side.latency_ms, "speedup": side.speedup})
+            for one, side in zip(sizes, sides, strict=True)
+        ]
+    contenders = [_with_accuracy(one, own, seen[0]) for one, own in zip(contenders, seen, strict=True)]
+    energies = _energies(paths, profile.threads[0], conditional)
+    contenders = [
+        one.model_copy(update={"energy_mj": None if energy is None else energy.millijoules})
+        for one, energy in zip(contenders, energies, strict=True)
     ]
-    return found | {"speedup": {key: ratio.model_dump() for key, ratio in after.speedup.items()}}
+    method = next((energy.method for energy in energies if energy is not None), None)
+    return SideBySide(contenders=contenders, energy_method=method, verdict=verdict(contenders))
+
+
+def _sized(number: int, path: Path) -> "Contender":
+    from adaptkit.profiling.artifact import model_bytes, onnx_files
+    from adaptkit.profiling.summary import count_constants
+    from adaptkit.report.schema import Contender
+
+    return Contender(
+        label=string.ascii_uppercase[number],
+        file=str(path),
+        parameters=sum(count_constants(file) for file in onnx_files(path)),
+        bytes=model_bytes(path),
+        latency_ms={},
+        speedup={},
+    )
 
 
 def _on_samples(
-    paths: tuple[Path, Path], prepared: Path, profile: "ProfileSpec", data: str, seen: "Sequence[PathAccuracy]"
-) -> dict[str, Any]:
-    """Measure both on the same samples, prepared as one of them takes them."""
+    sizes: "Sequence[Contender]",
+    paths: "Sequence[Path]",
+    prepared: Path,
+    profile: "ProfileSpec",
+    data: str,
+    seen: "Sequence[PathAccuracy | None]",
+) -> "list[Contender]":
+    """Measure all on the same samples, prepared as one of them takes them."""
     from adaptkit.profiling.artifact import paths_of
     from adaptkit.profiling.sample_latency import compare_on_samples, ratios_of_means
 
     from .artifact import samples_for
 
-    before, after = compare_on_samples(paths, samples_for(prepared, data), profile)
-    sides = zip((before, after), seen, strict=True)
-    return {
-        "latency_ms": [
-            {key: latency.model_dump() for key, latency in side.latency_ms.items()} for side in (before, after)
-        ],
-        "paths": [paths_of(side, [], each, None).model_dump(mode="json") for side, each in sides],
-        "speedup": {key: ratio.model_dump() for key, ratio in ratios_of_means(before, after).items()},
-    }
-
-
-def _print_ways(number: int, found: dict[str, Any]) -> None:
-    from adaptkit.report.comparison import PATH_HEADINGS, path_rows
-    from adaptkit.report.schema import Paths, Percentiles
-
-    paths = Paths.model_validate(found["paths"][number])
-    if len(paths.ways) == 1:
-        return
-    latency = {key: Percentiles(**each) for key, each in found["latency_ms"][number].items()}
-    click.echo(f"\nways through {'AB'[number]}, slowest: {paths.slowest}")
-    click.echo(table([PATH_HEADINGS, *path_rows(paths, latency, found["accuracy"][number])]), nl=False)
-
-
-def _rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
-    from adaptkit.report.comparison import setting_label, speedup_text
-    from adaptkit.report.numbers import digits, percent, points, ratio_of, si, times
-    from adaptkit.report.schema import Ratio
-
-    size, count = found["bytes"], found["parameters"]
-    rows = [
-        ("", "A", "B", "B against A"),
-        ("file", *(si(value, "B") for value in size), times(ratio_of(*size), "smaller", "larger")),
-        ("parameters", *(si(value) for value in count), times(ratio_of(*count), "fewer", "more")),
+    sides = compare_on_samples(paths, samples_for(prepared, data), profile)
+    return [
+        one.model_copy(
+            update={
+                "latency_ms": side.latency_ms,
+                "speedup": ratios_of_means(sides[0], side),
+                "paths": None if own is None else paths_of(side, [], own, None),
+            }
+        )
+        for one, side, own in zip(sizes, sides, seen, strict=True)
     ]
-    if "accuracy" in found:
-        rows.append(("accuracy", *(percent(value) for value in found["accuracy"]), points(*found["accuracy"])))
-    named, *others = ("mean", "p50", "p99") if "paths" in found else ("p50",)
-    for key, ratio in found["speedup"].items():
-        one, other = (f"{digits(side[key][named])} ms" for side in found["latency_ms"])
-        rows.append((f"latency {named}, {setting_label(key)}", one, other, speedup_text(Ratio(**ratio))))
-        for which in others:
-            one, other = (f"{digits(side[key][which])} ms" for side in found["latency_ms"])
-            rows.append((f"  {which}", one, other, ""))
-    return rows
+
+
+def _with_accuracy(one: "Contender", own: "PathAccuracy | None", first: "PathAccuracy | None") -> "Contender":
+    if own is None or first is None:
+        return one
+    return one.model_copy(
+        update={"accuracy": own.accuracy, "against_first": None if own is first else _paired(first, own)}
+    )
+
+
+def _paired(first: "PathAccuracy", own: "PathAccuracy") -> "PairedAccuracy":
+    from adaptkit.metrics.paired import bootstrap_interval, difference, mcnemar_exact
+    from adaptkit.report.schema import PairedAccuracy
+
+    found = difference(first.hits, own.hits)
+    low, high = bootstrap_interval(found)
+    return PairedAccuracy(
+        difference=found.accuracy,
+        low=low,
+        high=high,
+        lost=found.lost,
+        gained=found.gained,
+        p_value=mcnemar_exact(found.lost, found.gained),
+    )
+
+
+def _energies(paths: "Sequence[Path]", threads: int, conditional: "Sequence[Path]") -> "list[Energy | None]":
+    """Measure the energy of those that are not conditional; all by one method, since a machine has a counter or not."""
+    from adaptkit.profiling.energy import energy_per_inference
+
+    return [None if path in conditional else energy_per_inference(path, threads=threads) for path in paths]
+
+
+def _print(found: "SideBySide") -> None:
+    from adaptkit.report.side_by_side import accuracy_lines, side_by_side_rows, way_tables
+
+    click.echo(table(side_by_side_rows(found)), nl=False)
+    for title, rows in way_tables(found):
+        click.echo(f"\n{title}")
+        click.echo(table(rows), nl=False)
+    click.echo("")
+    for line in [*accuracy_lines(found), found.verdict]:
+        click.echo(line)

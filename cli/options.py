@@ -48,3 +48,10 @@ batch_sizes_option = click.option(
     metavar="N",
     help="Samples in one call, 1 by default; may be given several times.",
 )
+
+html_option = click.option(
+    "--html",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Write a page that loads nothing, with the charts, to this file.",
+)

@@ -11,6 +11,7 @@ PUBLIC = [
     "GateFailed",
     "MissingExtra",
     "ModelError",
+    "Profile",
     "Recipe",
     "RecipeError",
     "Report",
@@ -24,6 +25,7 @@ PUBLIC = [
     "fit",
     "load",
     "parse_recipe",
+    "profile_file",
     "read_recipe",
 ]
 

@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
+from onnx import external_data_helper
 
 from adaptkit.errors import ModelError
 from adaptkit.export.held import Held, check_graph, fill_in
+from adaptkit.export.outside import files_beside
 from adaptkit.export.sparse import make_dense, store_sparse
 from adaptkit.files import write_atomically
 
@@ -62,19 +65,46 @@ def read_model(path: Path, *, weights_beside: bool = True) -> onnx.ModelProto:
 
     Args:
         path: Of the .onnx file.
-        weights_beside: Read the weights that lie beside the file, too.
+        weights_beside: Read the weights that lie beside the file, too. They are checked in any case.
+
+    Raises:
+        ModelError: It is missing, damaged or over 2 GB, or weights beside it are missing or outside its folder.
     """
-    return make_dense(onnx.load(path, load_external_data=weights_beside))
+    proto = _parsed(path)
+    beside = files_beside(proto, path)
+    try:
+        if beside and weights_beside:
+            external_data_helper.load_external_data_for_model(proto, str(path.parent))
+        return make_dense(proto)
+    except Exception as error:  # onnx and numpy answer damaged constants with errors of many kinds
+        raise ModelError(f"{path} is damaged, its constants do not fit ({error}): export or copy it again") from error
 
 
 def file_bytes(path: Path) -> int:
-    """Give the bytes of an ONNX file together with the weights beside it."""
-    proto = onnx.load(path, load_external_data=False)
-    beside = {
-        entry.value for tensor in proto.graph.initializer for entry in tensor.external_data if entry.key == "location"
-    }
-    names = [path.name, *sorted(beside)]
-    return sum(int(path.with_name(name).stat().st_size) for name in names)
+    """Give the bytes of an ONNX file together with the weights beside it.
+
+    Raises:
+        ModelError: As `read_model`.
+    """
+    return sum(file.stat().st_size for file in (path, *files_beside(_parsed(path), path)))
+
+
+def _parsed(path: Path) -> onnx.ModelProto:
+    if not path.is_file():
+        raise ModelError(f"{path} is not there: give an ONNX file")
+    size = path.stat().st_size
+    if size > _LIMIT:
+        raise ModelError(
+            f"{path} has {size / 1e9:.1f} GB, and an ONNX file holds at most 2 GB: keep the weights beside it, "
+            "with onnx.save(..., save_as_external_data=True) or export.single_file: false"
+        )
+    try:
+        proto = onnx.load(path, load_external_data=False)
+    except DecodeError as error:
+        raise ModelError(f"{path} is no whole ONNX file ({error}): export or copy it again") from error
+    if not proto.HasField("graph"):
+        raise ModelError(f"{path} holds no graph: it is empty or no ONNX file; export or copy it again")
+    return proto
 
 
 def _move_weights_out(proto: onnx.ModelProto, path: Path, held: Held) -> Path:

@@ -14,6 +14,7 @@ Array: TypeAlias = np.ndarray[Any, Any]
 
 _TYPES = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
 _SMALLEST = 256
+_MOST = 2**31
 _FRAME = 64
 """Bytes that the second tensor of a sparse one takes besides its numbers, at most."""
 
@@ -43,6 +44,8 @@ def store_sparse(proto: onnx.ModelProto, held: Held | None = None) -> None:
 def make_dense(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Turn every sparse constant back into a plain one, in place, as readers of a graph expect it."""
     for sparse in proto.graph.sparse_initializer:
+        if np.prod(sparse.dims, dtype=float) > _MOST:
+            raise ValueError(f"{sparse.values.name} would have {list(sparse.dims)} entries, more than a file can hold")
         values = numpy_helper.to_array(sparse.values)
         full = np.zeros(int(np.prod(sparse.dims)), values.dtype)
         full[numpy_helper.to_array(sparse.indices)] = values

@@ -23,11 +23,13 @@ class PathAccuracy:
         names: Of the ways.
         taken: Samples that took each.
         right: Those of them that were answered right.
+        hits: Of every sample in order, whether it was.
     """
 
     names: tuple[str, ...]
     taken: tuple[int, ...]
     right: tuple[int, ...]
+    hits: tuple[bool, ...] = ()
 
     @property
     def samples(self) -> int:
@@ -69,6 +71,7 @@ def path_accuracy(model: AdaptedModel, batches: Batches, outputs: Outputs | None
         DataError: The model does not score classes.
     """
     taken, right = np.zeros(len(model.paths), np.int64), np.zeros(len(model.paths), np.int64)
+    hits: list[bool] = []
     for result, target in _answers(model, batches):
         if result.logits.ndim != 2 or result.logits.shape[1] < 2:
             raise DataError(
@@ -76,10 +79,12 @@ def path_accuracy(model: AdaptedModel, batches: Batches, outputs: Outputs | None
                 "name metrics that fit, such as rmse"
             )
         np.add.at(taken, result.path, 1)
-        np.add.at(right, result.path, result.logits.argmax(axis=1) == target)
+        hit = result.logits.argmax(axis=1) == target
+        np.add.at(right, result.path, hit)
+        hits += hit.tolist()
         if outputs is not None:
             outputs.add(result.logits, target)
-    return PathAccuracy(model.paths, tuple(taken.tolist()), tuple(right.tolist()))
+    return PathAccuracy(model.paths, tuple(taken.tolist()), tuple(right.tolist()), tuple(hits))
 
 
 def gives_numbers(model: AdaptedModel) -> bool:

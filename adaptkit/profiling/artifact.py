@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import onnx
@@ -13,6 +13,7 @@ from adaptkit.export.files import file_bytes, read_model
 from adaptkit.export.metadata import EXITS
 from adaptkit.loading.batches import Batches
 from adaptkit.metrics.file import PathAccuracy
+from adaptkit.profiling.activations import activation_bytes
 from adaptkit.profiling.energy import Energy, energy_of_calls, estimate
 from adaptkit.profiling.graph import GraphCost, graph_cost
 from adaptkit.profiling.memory import peak_memory
@@ -35,7 +36,7 @@ def is_conditional(path: Path) -> bool:
     file = path / "model.onnx" if path.is_dir() else path
     if not file.is_file():
         return False
-    return any(entry.key == EXITS for entry in onnx.load(file, load_external_data=False).metadata_props)
+    return any(entry.key == EXITS for entry in read_model(file, weights_beside=False).metadata_props)
 
 
 def onnx_files(path: Path) -> list[Path]:
@@ -62,7 +63,7 @@ def model_bytes(path: Path) -> int:
 
 def all_parts(path: Path) -> Parts:
     """Take every network of a model as one that always runs: the longest way, where shares are not known."""
-    return [(_unfolded(read_model(file)), 1.0) for file in onnx_files(path)]
+    return [(unfolded(read_model(file)), 1.0) for file in onnx_files(path)]
 
 
 def artifact_figures(
@@ -91,6 +92,7 @@ def artifact_figures(
         bytes=model_bytes(path),
         latency_ms=own.latency_ms,
         speedup=ratios_of_means(others[0], own) if others else {},
+        peak_activation_bytes=max(activation_bytes(network, profile.batch_sizes[0]) for network, _ in parts),
         peak_memory_bytes=peak_memory(first, profile.batch_sizes[0], files),
         energy_mj=energy.millijoules,
         energy_method=energy.method,
@@ -140,12 +142,13 @@ def _energy(path: Path, costs: Sequence[tuple[GraphCost, float]], batches: Batch
     return Energy(sum(share * each for each, share in found), "estimate", "expected over the ways")
 
 
-def _unfolded(proto: onnx.ModelProto) -> onnx.ModelProto:
+def unfolded(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Put the longest branch of every If in its place."""
     graph = proto.graph
     while (place := next((i for i, node in enumerate(graph.node) if node.op_type == "If"), None)) is not None:
         decision = graph.node[place]
         longest = max((entry.g for entry in decision.attribute), key=lambda branch: len(branch.node))
+        _rename(longest.node, set(decision.output))
         names = zip([value.name for value in longest.output], decision.output, strict=True)
         results = [helper.make_node("Identity", [inner], [outer]) for inner, outer in names]
         nodes = [*graph.node[:place], *longest.node, *results, *graph.node[place + 1 :]]
@@ -154,3 +157,12 @@ def _unfolded(proto: onnx.ModelProto) -> onnx.ModelProto:
         del graph.node[:]
         graph.node.extend(nodes)
     return proto
+
+
+def _rename(nodes: Iterable[onnx.NodeProto], taken: set[str]) -> None:
+    """Give values inside a branch that have a name of the If's own results another one; scopes kept them apart."""
+    for node in nodes:
+        for names in (node.input, node.output):
+            names[:] = [f"inside/{name}" if name in taken else name for name in names]
+        for attribute in node.attribute:
+            _rename(attribute.g.node, taken)

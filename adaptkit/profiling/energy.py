@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from adaptkit.export.files import read_model
-from adaptkit.profiling.graph import GraphCost, graph_cost
-from adaptkit.profiling.latency import random_feeds
+from adaptkit.profiling.graph import GraphCost, file_cost
+from adaptkit.profiling.inputs import random_feeds
 from adaptkit.runtime.session import open_session
 
 POWERCAP = Path("/sys/class/powercap")
@@ -74,7 +73,7 @@ def energy_per_inference(
         feeds = random_feeds(session, batch_size, 0, path.name)
         return lambda: session.run(None, feeds)
 
-    return energy_of_calls(prepare, batch_size, seconds, powercap) or estimate(graph_cost(read_model(path)))
+    return energy_of_calls(prepare, batch_size, seconds, powercap) or estimate(file_cost(path))
 
 
 def energy_of_calls(

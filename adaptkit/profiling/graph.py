@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import onnx
-from onnx import numpy_helper
 
-from adaptkit.errors import ModelError
+from adaptkit.export.files import read_model
 from adaptkit.export.names import layer_of, producers
-from adaptkit.runtime.session import open_session
-
-Shape: TypeAlias = tuple[int, ...]
+from adaptkit.export.outside import tensor_bytes
+from adaptkit.profiling.shapes import Shape, run_values
 
 _HEAVY = ("LSTM", "GRU", "RNN", "Attention", "MultiHeadAttention", "If", "Loop", "Scan", "DeformConv")
 _FLOAT, _BYTE = 4, 1
@@ -81,24 +79,36 @@ class GraphCost:
         return sums
 
 
-def graph_cost(proto: onnx.ModelProto) -> GraphCost:
+def file_cost(path: Path) -> GraphCost:
+    """Count what an ONNX file computes for one sample; weights beside it are looked at, and not copied.
+
+    Raises:
+        ModelError: As `read_model` and `graph_cost`.
+    """
+    return graph_cost(read_model(path, weights_beside=False), path.parent)
+
+
+def graph_cost(proto: onnx.ModelProto, weights_in: Path | None = None) -> GraphCost:
     """Count what an ONNX model computes for one sample: Conv, Gemm, MatMul, Einsum and integer forms, QDQ graphs too.
 
     Shapes are those of a run on one sample of zeros, so nothing has to be inferred.
 
     Args:
-        proto: A model whose inputs are free in the first dimension only.
+        proto: A model whose inputs are free in the first dimension only; one that fixes its batch counts as a whole.
+        weights_in: The folder of weights that are not in the model itself.
 
     Raises:
         ModelError: Another input dimension is free, or ONNX Runtime cannot run the model.
     """
     graph = proto.graph
     nodes = [node for node in graph.node if _has_formula(node)]
-    shapes = _shapes(proto, [name for node in nodes for name in (*_factors(node), node.output[0])])
+    names = [name for node in nodes for name in (*_factors(node), node.output[0])]
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    shapes |= {name: value.shape for name, value in run_values(proto, names, weights_in=weights_in).items()}
     integers = _integer_values(graph)
     return GraphCost(
         nodes=tuple(_cost(node, shapes, integers) for node in nodes),
-        weight_bytes=sum(numpy_helper.to_array(tensor).nbytes for tensor in graph.initializer),
+        weight_bytes=sum(tensor_bytes(tensor) for tensor in graph.initializer),
         uncounted=tuple(sorted({node.op_type for node in graph.node if _is_uncounted(node)})),
     )
 
@@ -175,32 +185,3 @@ def _factors(node: onnx.NodeProto) -> tuple[str, str]:
 def _integer_values(graph: onnx.GraphProto) -> set[str]:
     """List the values that come out of a DequantizeLinear of 8 bits, which kernels take as integers."""
     return {name for name, node in producers(graph).items() if node.op_type == "DequantizeLinear"}
-
-
-def _shapes(proto: onnx.ModelProto, names: list[str]) -> dict[str, Shape]:
-    known = {tensor.name: tuple(tensor.dims) for tensor in proto.graph.initializer}
-    feeds = {value.name: zeros(value) for value in proto.graph.input if value.name not in known}
-    known |= {name: value.shape for name, value in feeds.items()}
-    changed = onnx.ModelProto()
-    changed.CopyFrom(proto)
-    del changed.graph.output[:]
-    wanted = [name for name in dict.fromkeys(names) if name not in known]
-    if not wanted:
-        return known
-    changed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
-    values = open_session(changed.SerializeToString(), threads=1).run(wanted, feeds)
-    return known | {name: tuple(value.shape) for name, value in zip(wanted, values, strict=True)}
-
-
-def zeros(value: onnx.ValueInfoProto) -> np.ndarray[Any, Any]:
-    """Make one sample of zeros for an input.
-
-    Raises:
-        ModelError: A dimension other than the first is free.
-    """
-    kind = value.type.tensor_type
-    free = [dim.dim_param for dim in kind.shape.dim[1:] if not dim.dim_value]
-    if free:
-        raise ModelError(f"input {value.name} has free dimensions besides the batch: {', '.join(free)}; fix them")
-    shape = [dim.dim_value or 1 for dim in kind.shape.dim]
-    return np.zeros(shape, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))

@@ -9,25 +9,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
-from adaptkit.errors import ModelError
+from adaptkit.profiling.inputs import Feeds, random_feeds
 from adaptkit.report.schema import Percentiles, Ratio
 from adaptkit.runtime.session import open_session
 from adaptkit.specs import ProfileSpec
 
-Feeds = dict[str, np.ndarray[Any, Any]]
-
 _FEWEST = 5
-_TYPES = {
-    "tensor(float)": np.float32,
-    "tensor(double)": np.float64,
-    "tensor(uint8)": np.uint8,
-    "tensor(int64)": np.int64,
-}
 
 
 @dataclass(frozen=True)
@@ -152,31 +143,6 @@ def speedup(baseline: Timing, timing: Timing) -> Ratio:
     pairs = np.asarray(baseline.samples_ns, np.float64) / np.asarray(timing.samples_ns, np.float64)
     low, median, high = np.percentile(pairs, [25, 50, 75])
     return Ratio(median=float(median), low=float(low), high=float(high))
-
-
-def random_feeds(session: ort.InferenceSession, batch_size: int, seed: int, name: str) -> Feeds:
-    """Make inputs for a session: normal random numbers, or zeros for integers.
-
-    Raises:
-        ModelError: The file fixes another batch size, or leaves another dimension free.
-    """
-    generator = np.random.default_rng(seed)
-    feeds: Feeds = {}
-    for value in session.get_inputs():
-        first, *rest = value.shape
-        if not isinstance(first, str) and first != batch_size:
-            raise ModelError(
-                f"{name} takes batches of {first} only; {batch_size} was asked for. Profile with that size"
-            )
-        if any(not isinstance(size, int) for size in rest):
-            raise ModelError(f"{name}: input {value.name} is {value.shape}; only the first dimension may be free")
-        kind = _TYPES.get(value.type)
-        if kind is None:
-            raise ModelError(f"{name}: input {value.name} is {value.type}; adaptkit measures float, uint8 and int64")
-        shape = (batch_size, *rest)
-        random = np.issubdtype(kind, np.floating)
-        feeds[value.name] = generator.standard_normal(shape).astype(kind) if random else np.zeros(shape, kind)
-    return feeds
 
 
 def _run(path: Path, threads: int, batch_size: int, seed: int) -> tuple[ort.InferenceSession, Feeds]:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from adaptkit.export.files import read_model
-from adaptkit.profiling.graph import NodeCost, graph_cost
+from adaptkit.profiling.graph import NodeCost, file_cost
 from adaptkit.profiling.layer_times import layer_times
 from adaptkit.profiling.macs import Macs, count_macs
 from adaptkit.quantization.simulate import QuantizedModel
@@ -97,7 +96,7 @@ def _side(model: nn.Module, example_inputs: tuple[Tensor, ...], path: Path | Non
     modules, macs = dict(inner.named_modules()), count_macs(inner, example_inputs)
     if path is None:
         return _Side(modules, macs)
-    costs = {node.layer: node for node in graph_cost(read_model(path)).nodes}
+    costs = {node.layer: node for node in file_cost(path).nodes}
     return _Side(modules, macs, layer_times(path), costs)
 
 

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
-import tempfile
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from statistics import median
-from typing import Any
 
 import onnx
 
 from adaptkit.export.files import read_model
 from adaptkit.export.names import layer_of, producers
-from adaptkit.profiling.latency import random_feeds
-from adaptkit.runtime.session import open_session, session_options
+from adaptkit.profiling.inputs import random_feeds
+from adaptkit.profiling.kernels import run_kernels
 
 _MULTIPLIES = re.compile("Conv|Gemm|MatMul")
-_EVENT = "_kernel_time"
-_ADDED = re.compile(r"^fused |(_nchwc|_nhwc|_token_\d+|_quant|/duplicated)+$")
+_ADDED = re.compile(r"^fused |(_nchwc|_nhwc|_token_\d+|_quant|/duplicated|/\w+Fusion/?)+$")
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
@@ -37,44 +32,51 @@ def layer_times(path: Path, *, batch_size: int = 1, threads: int = 1, repeats: i
         threads: Threads within an operator.
         repeats: Profiled calls, after a fifth as many for warming up.
     """
-    proto = read_model(path, weights_beside=False)
-    owners = _owners(proto.graph)
-    calls = _kernel_calls(path, batch_size, threads, repeats + max(1, repeats // 5))
+    owners = layer_names(read_model(path, weights_beside=False).graph)
+    run = run_kernels(
+        path, lambda session: random_feeds(session, batch_size, 0, path.name), threads=threads, repeats=repeats
+    )
     times: dict[str, float] = defaultdict(float)
-    for name, durations in calls.items():
-        layer = owners.get(_ADDED.sub("", name))
-        if layer is not None:
-            times[layer] += median(durations[-repeats:])
+    for kernel in run.kernels:
+        layer = owners.get(node_name(kernel.name))
+        if layer is not None and multiplies(kernel.op):
+            times[layer] += run.microseconds(kernel)
     return dict(times)
 
 
-def _kernel_calls(path: Path, batch_size: int, threads: int, repeats: int) -> dict[str, list[float]]:
-    with tempfile.TemporaryDirectory() as folder:
-        options = session_options(threads)
-        options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder, "profile"))
-        session = open_session(path, options=options)
-        feeds = random_feeds(session, batch_size, 0, path.name)
-        for _ in range(repeats):
-            session.run(None, feeds)
-        events: list[dict[str, Any]] = json.loads(Path(session.end_profiling()).read_text())
-    calls: dict[str, list[float]] = defaultdict(list)
-    for event in events:
-        name = event["name"]
-        if event.get("cat") == "Node" and name.endswith(_EVENT) and _MULTIPLIES.search(event["args"]["op_name"]):
-            calls[name.removesuffix(_EVENT)].append(float(event["dur"]))
-    return calls
+def multiplies(op: str) -> bool:
+    """Say whether a type of operation is one of the layers with weights, fused or not.
+
+    Example:
+        >>> multiplies("QLinearConv"), multiplies("FusedMatMul"), multiplies("MaxPool")
+        (True, True, False)
+    """
+    return _MULTIPLIES.search(op) is not None
 
 
-def _owners(graph: onnx.GraphProto) -> dict[str, str]:
-    """Map the names a kernel may go by, of the node or of a value it puts out, to the layer that it is."""
+def node_name(kernel_name: str) -> str:
+    """Take the endings off that ONNX Runtime puts on the name of a node, or of a value, that it fused or laid out anew.
+
+    Example:
+        >>> node_name("relu_1_nchwc"), node_name("fc/MatMul_quant"), node_name("fc/MatMul/MatMulScaleFusion/")
+        ('relu_1', 'fc/MatMul', 'fc/MatMul')
+    """
+    return _ADDED.sub("", kernel_name)
+
+
+def row_of(node: onnx.NodeProto) -> str:
+    """Give the name of the layer that a node counts to: its module, its own name where that is unknown."""
+    return layer_of(node.name) or node.name.lstrip("/")
+
+
+def layer_names(graph: onnx.GraphProto) -> dict[str, str]:
+    """Map the names a kernel that multiplies may go by, of a node or of a value, to the layer that it is."""
     makers = producers(graph)
     owners: dict[str, str] = {}
     for node in graph.node:
         maker = _multiplier(node, makers)
         if maker is not None:
-            layer = layer_of(maker.name) or maker.name.lstrip("/")
-            owners |= dict.fromkeys((node.name, *node.output), layer)
+            owners |= dict.fromkeys((node.name, *node.output), row_of(maker))
     return owners
 
 

@@ -19,9 +19,13 @@ options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = options.inter_op_num_threads = 1
 options.log_severity_level = 3
 sessions = [onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]) for path in paths]
-types = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(uint8)": "uint8", "tensor(int64)": "int64"}
+types = {"float": "float32", "double": "float64"}
 for session in 2 * sessions:
-    feeds = {x.name: numpy.zeros((batch, *x.shape[1:]), types[x.type]) for x in session.get_inputs()}
+    feeds = {}
+    for x in session.get_inputs():
+        kind = x.type.removeprefix("tensor(").removesuffix(")")
+        shape = [batch if isinstance(size, str) or size is None else size for size in x.shape]
+        feeds[x.name] = numpy.zeros(shape, types.get(kind, kind))
     session.run(None, feeds)
 status = pathlib.Path("/proc/self/status")
 if status.exists():

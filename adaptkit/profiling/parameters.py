@@ -21,6 +21,11 @@ def count_parameters(model: nn.Module) -> int:
 
 def graph_constants(graph: onnx.GraphProto) -> int:
     """Count the values of the constants of a graph that are no shapes, scales or zero points."""
+    return sum(math.prod(tensor.dims) for tensor in parameter_tensors(graph))
+
+
+def parameter_tensors(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
+    """List the constants of a graph that are no shapes, scales or zero points."""
     grids = {
         name
         for node in graph.node
@@ -28,8 +33,8 @@ def graph_constants(graph: onnx.GraphProto) -> int:
         for name in node.input[_GRID_INPUTS]
     }
     shapes = (onnx.TensorProto.INT64, onnx.TensorProto.BOOL)
-    return sum(
-        math.prod(tensor.dims)
+    return [
+        tensor
         for tensor in graph.initializer
         if tensor.dims and tensor.data_type not in shapes and tensor.name not in grids
-    )
+    ]

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from adaptkit.errors import ModelError
 from adaptkit.export.files import file_bytes, read_model
-from adaptkit.export.onnx import export_onnx
+from adaptkit.profiling.activations import file_peak_activation_bytes
+from adaptkit.profiling.artifact import onnx_files, unfolded
 from adaptkit.profiling.energy import energy_per_inference
-from adaptkit.profiling.graph import graph_cost
+from adaptkit.profiling.fixed import fix_shapes
+from adaptkit.profiling.graph import file_cost
 from adaptkit.profiling.latency import compare
+from adaptkit.profiling.layer_profile import profile_network
 from adaptkit.profiling.layer_table import LayerTable, layer_table
+from adaptkit.profiling.machine import measure_machine
 from adaptkit.profiling.memory import peak_memory
+from adaptkit.profiling.named import Sample, export_named
 from adaptkit.profiling.parameters import count_parameters, graph_constants
-from adaptkit.report.schema import Figures
+from adaptkit.report.schema import Figures, Profile
 from adaptkit.specs import ProfileSpec
 
-__all__ = ["LayerTable", "figures", "layer_table", "profile_file"]
+__all__ = ["LayerTable", "figures", "layer_table", "profile_file", "with_layers"]
 
-_IMAGE = (3, 224, 224)
+_DEFAULT = ProfileSpec()
+_SOURCES = ("torchvision", "zoo", "python")
+_FORMS = "an ONNX file, a run folder, torchvision:NAME, zoo:NAME or python:module:function"
 
 
 def figures(
@@ -50,50 +57,82 @@ def figures(
     return _measure(onnx_path, baseline_path, profile, count_parameters(model))
 
 
-def profile_file(path_or_spec: str, profile: ProfileSpec) -> Figures:
-    """Measure an ONNX file, the model of a run folder beside its baseline, or an untrained model by name.
+def profile_file(
+    path_or_spec: str, profile: ProfileSpec = _DEFAULT, *, layers: bool = False, samples: Sequence[Sample] = ()
+) -> Profile:
+    """Measure an ONNX file, the model of a run folder beside its baseline, or a model by name.
 
     Args:
-        path_or_spec: A file, a run folder, `torchvision:NAME` or `zoo:NAME`. The parameters of a file are its constants
-            (normalizations that were folded are gone), those of a named model are PyTorch's.
+        path_or_spec: A file, a run folder, `torchvision:NAME`, `zoo:NAME` or `python:module:function`. Parameters of
+            a file are its constants (normalizations that were folded are gone), those of a named model are PyTorch's.
         profile: What to measure.
+        layers: Measure every layer, too, at the first thread count and batch size.
+        samples: Shape and type of a sample, one for each input: needed where an ONNX file leaves dimensions free, and
+            for `python:`.
 
     Raises:
         ModelError: Nothing is there under this name, or it cannot be run.
     """
     path = Path(path_or_spec)
-    if path.is_dir():
-        return _profile_folder(path, profile)
-    if path.is_file():
-        return _measure(path, path, profile, count_constants(path))
-    source, colon, name = path_or_spec.partition(":")
-    if not colon or source not in ("torchvision", "zoo"):
-        raise ModelError(f"{path_or_spec} is not there: give an ONNX file, a run folder, torchvision:NAME or zoo:NAME")
-    model, shape = _torchvision(name) if source == "torchvision" else _zoo(name)
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, f"{name}.onnx")
-        export_onnx(model, (torch.zeros(2, *shape),), file)
-        return _measure(file, file, profile, count_parameters(model))
+        temporary = Path(folder, "model.onnx")
+        if not path.exists():
+            if path_or_spec.partition(":")[0] not in _SOURCES or ":" not in path_or_spec:
+                raise ModelError(f"{path_or_spec} is not there: give {_FORMS}")
+            model = export_named(path_or_spec, samples, temporary)
+            found, file = _measure(temporary, temporary, profile, count_parameters(model)), temporary
+        else:
+            file, baseline = _files(path)
+            size = file_bytes(file)
+            if samples:
+                fix_shapes(file, samples, temporary)
+                file = baseline = temporary
+            found = _measure(file, baseline, profile, count_constants(file)).model_copy(update={"bytes": size})
+        whole = Profile(model=path_or_spec, **dict(found))
+        return with_layers(whole, file, profile) if layers else whole
 
 
-def _profile_folder(folder: Path, profile: ProfileSpec) -> Figures:
-    path, baseline = folder / "model.onnx", folder / "baseline.onnx"
-    if not path.is_file():
-        raise ModelError(f"{folder} holds no model.onnx: give an ONNX file or the folder of a finished run")
-    return _measure(path, baseline if baseline.is_file() else path, profile, count_constants(path))
+def with_layers(found: Profile, path: Path, profile: ProfileSpec) -> Profile:
+    """Measure every layer of every network that a model is made of, too.
+
+    Args:
+        found: The figures of the whole.
+        path: A file or folder; of a file with exits, the longest way.
+        profile: Of which the first thread count and batch size are used.
+    """
+    machine = measure_machine(profile.threads[0])
+    networks = []
+    for file in onnx_files(path):
+        proto = unfolded(read_model(file, weights_beside=False))
+        name = file.relative_to(path).as_posix() if path.is_dir() else file.name
+        size = profile.batch_sizes[0]
+        networks.append(profile_network(proto, machine, name=name, weights_in=file.parent, batch_size=size))
+    return found.model_copy(update={"machine": machine, "networks": networks})
+
+
+def _files(path: Path) -> tuple[Path, Path]:
+    """Give the model and the baseline that a path means."""
+    if path.is_file():
+        return path, path
+    model, baseline = path / "model.onnx", path / "baseline.onnx"
+    if not model.is_file():
+        raise ModelError(f"{path} holds no model.onnx: give an ONNX file or the folder of a finished run")
+    return model, baseline if baseline.is_file() else model
 
 
 def _measure(path: Path, baseline: Path, profile: ProfileSpec, parameters: int) -> Figures:
+    cost = file_cost(path)
     paths = [path] if path == baseline else [baseline, path]
     found = compare(paths, profile)[-1]
     energy = energy_per_inference(path, threads=profile.threads[0])
     return Figures(
         parameters=parameters,
-        macs=graph_cost(read_model(path)).macs,
+        macs=cost.macs,
         bytes=file_bytes(path),
         latency_ms=found.latency_ms,
         speedup=found.speedup,
         peak_memory_bytes=peak_memory(path, profile.batch_sizes[0]),
+        peak_activation_bytes=file_peak_activation_bytes(path, profile.batch_sizes[0]),
         energy_mj=energy.millijoules,
         energy_method=energy.method,
     )
@@ -102,33 +141,3 @@ def _measure(path: Path, baseline: Path, profile: ProfileSpec, parameters: int) 
 def count_constants(path: Path) -> int:
     """Count the values of the constants that are no shapes, scales or zero points."""
     return graph_constants(read_model(path, weights_beside=False).graph)
-
-
-def _torchvision(name: str) -> tuple[nn.Module, tuple[int, ...]]:
-    from torchvision import models
-
-    if name not in models.list_models(module=models):
-        raise ModelError(
-            f"torchvision has no classification model called {name}{_close(name, models.list_models(module=models))}"
-        )
-    weights = models.get_model_weights(name)
-    sizes = [entry.transforms().crop_size[0] for entry in weights]
-    shape = (_IMAGE[0], sizes[0], sizes[0]) if sizes else _IMAGE
-    extra = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    return models.get_model(name, weights=None, **extra).eval(), shape
-
-
-def _zoo(name: str) -> tuple[nn.Module, tuple[int, ...]]:
-    from adaptkit_zoo import index
-
-    builders = index.builders()
-    if name not in builders:
-        raise ModelError(f"the zoo has no model called {name}{_close(name, sorted(builders))}")
-    return builders[name]().eval(), index.input_shape(name)
-
-
-def _close(name: str, known: list[str]) -> str:
-    from difflib import get_close_matches
-
-    found = get_close_matches(name, known, n=1)
-    return f": did you mean {found[0]}?" if found else f": it has {', '.join(known[:8])}, …"

@@ -166,6 +166,10 @@ def _cost_rows(report: Report) -> Iterator[Row]:
     before, after, method = report.baseline, report.final, energy_methods(report.baseline, report.final)
     memory = ratio_of(before.peak_memory_bytes, after.peak_memory_bytes)
     energy, epr = ratio_of(before.energy_mj, after.energy_mj), ratio_of(before.epr, after.epr)
+    if before.peak_activation_bytes is not None and after.peak_activation_bytes is not None:
+        peaks = before.peak_activation_bytes, after.peak_activation_bytes
+        ratio = ratio_of(*peaks)
+        yield Row("peak activations", si(peaks[0], "B"), si(peaks[1], "B"), times(ratio, "less", "more"), ratio)
     sizes = si(before.peak_memory_bytes, "B"), si(after.peak_memory_bytes, "B")
     yield Row("peak memory", *sizes, times(memory, "less", "more"), memory)
     joules = _millijoules(before.energy_mj), _millijoules(after.energy_mj)

@@ -114,10 +114,137 @@ class Figures(_Record):
     latency_ms: dict[str, Percentiles]
     speedup: dict[str, Ratio]
     peak_memory_bytes: int | None = None
+    """Resident, of a fresh process that does nothing but run the file."""
+    peak_activation_bytes: int | None = None
+    """By liveness analysis of the graph, at the same batch size."""
     energy_mj: float | None = None
     energy_method: Literal["rapl", "nvml", "estimate"] = "estimate"
     epr: float | None = None
     paths: Paths | None = None
+
+    def _repr_html_(self) -> str:
+        from adaptkit.report.notebook import figures_html
+
+        return figures_html(self)
+
+
+class Bandwidth(_Record):
+    """How fast bytes move where a call touches so many of them: caches are faster than memory."""
+
+    bytes: int
+    gb_per_s: float
+
+
+class Machine(_Record):
+    """What ONNX Runtime reaches on this machine, measured: the roofs that layers are held against.
+
+    FLOPs are two a MAC. start_us is what a kernel takes that has nothing to do.
+    """
+
+    threads: int
+    gflops: float
+    int8_gops: float
+    bandwidths: list[Bandwidth]
+    start_us: float
+
+
+class LayerFigures(_Record):
+    """One layer of a file as ONNX Runtime ran it: its kernels, fused as they were, under the name of their module.
+
+    macs is for one sample; bytes is read and written in a call: activations in and out, and the weights. time_us is
+    None where no kernel was found under the layer's name: it was fused into another one.
+    """
+
+    name: str
+    kind: str
+    """Types of its kernels, the slowest first."""
+    parameters: int
+    macs: int
+    bytes: int
+    time_us: float | None = None
+    share: float | None = None
+    """Of the time of all kernels."""
+    gflops: float | None = None
+    intensity: float | None = None
+    """FLOPs for a byte."""
+    bound: Literal["compute", "memory"] | None = None
+    """Which roof is the lower one for it."""
+    of_roof: float | None = None
+    """Share of the roof that it reaches; above 1 where it works in a faster cache than its bytes say."""
+    reason: str = ""
+    """Why it is slow; empty where it is not."""
+
+
+class Network(_Record):
+    """One ONNX file of a model, layer by layer.
+
+    call_us is the median of whole calls while profiled, of which kernels_us is spent in kernels.
+    """
+
+    file: str
+    batch_size: int
+    call_us: float
+    kernels_us: float
+    layers: list[LayerFigures]
+    uncounted_ops: list[str] = []
+
+
+class Profile(Figures):
+    """What one model costs, as a whole and, where that was asked for, layer by layer."""
+
+    model: str
+    machine: Machine | None = None
+    networks: list[Network] = []
+
+    def _repr_html_(self) -> str:
+        from adaptkit.report.notebook import profile_html
+
+        return profile_html(self)
+
+
+class PairedAccuracy(_Record):
+    """The accuracy of one model minus that of another, on the same samples."""
+
+    difference: float
+    low: float
+    high: float
+    """95 % interval of the difference, by a paired bootstrap."""
+    lost: int
+    """Samples that only the other one gets right."""
+    gained: int
+    """Samples that only this one gets right."""
+    p_value: float
+    """McNemar's exact test: how likely a difference so large is where both are right equally often."""
+
+
+class Contender(_Record):
+    """One artifact in a comparison; the first one is what the others are held against."""
+
+    label: str
+    file: str
+    parameters: int
+    bytes: int
+    latency_ms: dict[str, Percentiles]
+    speedup: dict[str, Ratio]
+    """Time of the first one over that of this one, measured alternately."""
+    accuracy: float | None = None
+    against_first: PairedAccuracy | None = None
+    energy_mj: float | None = None
+    """For one sample; None for a conditional model, whose energy depends on the ways that samples take."""
+    paths: Paths | None = None
+
+
+class SideBySide(_Record):
+    """Any number of artifacts, measured alternately on the same samples, and which is better than which."""
+
+    contenders: list[Contender]
+    energy_method: Literal["rapl", "nvml", "estimate"] | None = None
+    verdict: str = ""
+
+    def _repr_html_(self) -> str:
+        from adaptkit.report.notebook import side_by_side_html
+
+        return side_by_side_html(self)
 
 
 class Step(_Record):
@@ -216,3 +343,8 @@ class Report(_Record):
     seconds: float
     created: str
     notes: list[str] = []
+
+    def _repr_html_(self) -> str:
+        from adaptkit.report.notebook import report_html
+
+        return report_html(self)

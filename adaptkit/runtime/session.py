@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from adaptkit.errors import ModelError
 
 _QUIET = 3
 """ONNX Runtime's log level: errors only."""
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+_UNKNOWN_OPERATOR = re.compile(r"is not a registered function/op|No Op registered for")
 
 
 def session_options(threads: int | None = None) -> ort.SessionOptions:
@@ -32,7 +35,10 @@ def session_options(threads: int | None = None) -> ort.SessionOptions:
 
 
 def open_session(
-    model: Path | bytes, threads: int | None = None, options: ort.SessionOptions | None = None
+    model: Path | bytes,
+    threads: int | None = None,
+    options: ort.SessionOptions | None = None,
+    weights_in: Path | None = None,
 ) -> ort.InferenceSession:
     """Open a model on the CPU.
 
@@ -40,6 +46,7 @@ def open_session(
         model: A file, or the bytes of one.
         threads: Threads within an operator; None lets ONNX Runtime choose.
         options: In place of `session_options(threads)`.
+        weights_in: The folder of weights that bytes name by file; they are looked at there, and not copied.
 
     Raises:
         ModelError: The file is missing, is no ONNX file, or holds what ONNX Runtime cannot run.
@@ -47,11 +54,27 @@ def open_session(
     if isinstance(model, Path) and not model.is_file():
         raise ModelError(f"{model} is not there: give an ONNX file")
     source: Any = str(model) if isinstance(model, Path) else model
+    options = options or session_options(threads)
+    if weights_in is not None:
+        options.add_session_config_entry(_WEIGHTS_FOLDER, str(weights_in.resolve()))
     try:
-        return ort.InferenceSession(source, options or session_options(threads), providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors have no common class of their own
         name = model if isinstance(model, Path) else "the model"
-        raise ModelError(f"ONNX Runtime cannot open {name}: {_reason(error)}. Is it a whole ONNX file?") from error
+        raise ModelError(f"ONNX Runtime cannot open {name}: {_reason(error)}. {_remedy(str(error))}") from error
+
+
+def _remedy(message: str) -> str:
+    if _UNKNOWN_OPERATOR.search(message):
+        return (
+            "It has no such operator: export the model with standard operators, or with a custom one written as an "
+            "ONNX function"
+        )
+    if "escapes model directory" in message or "Absolute path not allowed" in message:
+        return "Weights outside the file's own folder are refused: put them beside it"
+    if "External data path does not exist" in message:
+        return "Copy the weights beside the file, too"
+    return "Is it a whole ONNX file?"
 
 
 def _reason(error: Exception) -> str:

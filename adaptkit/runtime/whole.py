@@ -7,6 +7,7 @@ import time
 import numpy as np
 import onnxruntime as ort
 
+from adaptkit.errors import ModelError
 from adaptkit.export.metadata import EXIT_INDEX, EXITS
 from adaptkit.runtime.result import Array, Result
 
@@ -16,12 +17,21 @@ class Whole:
 
     Args:
         session: Of the file.
+
+    Raises:
+        ModelError: It takes no input, or more than one.
     """
 
     def __init__(self, session: ort.InferenceSession) -> None:
         exits = session.get_modelmeta().custom_metadata_map.get(EXITS)
         self.paths = tuple(f"exit {number}" for number in range(int(exits))) if exits else ("whole",)
-        self.first, self._input = session, session.get_inputs()[0].name
+        names = [value.name for value in session.get_inputs()]
+        if len(names) != 1:
+            raise ModelError(
+                f"the model takes {len(names)} inputs ({', '.join(names)}), and samples have one: put the others into "
+                "the graph as constants, or measure it without --data"
+            )
+        self.first, self._input = session, names[0]
         self._outputs = [session.get_outputs()[0].name, *([EXIT_INDEX] if exits else [])]
 
     def __call__(self, x: Array) -> Result:

@@ -91,15 +91,27 @@ def test_compare(run):
     assert lines[0] == " A B B against A"
     assert lines[3] == "accuracy 81.25 % 81.25 % nothing lost"
     assert lines[4:7] == ["latency mean, 1 thread, batch 1 # ms # ms # ×", " p50 # ms # ms", " p99 # ms # ms"]
-    assert lines[7:9] == ["", "ways through B, slowest: exit #"]
-    assert lines[9:] == untimed(EVALUATED).splitlines()[1:-1]
+    assert lines[7].startswith("energy per sample")
+    assert lines[8:10] == ["", "ways through B, slowest: exit #"]
+    assert lines[10:14] == untimed(EVALUATED).splitlines()[1:-1]
+    assert lines[15].startswith("B against A: +0.00 points (95 % interval +0.00 to +0.00); 0 samples lost, 0 gained")
 
 
 def test_compare_as_json_holds_the_ways_of_both(run):
     found = json.loads(run("compare", "plain.onnx", "single", "--data", "npz:d.npz", "--json").stdout)
-    assert [[way["name"] for way in side["ways"]] for side in found["paths"]] == [["whole"], ["exit 0", "exit 1"]]
-    means = [side["t1_b1"]["mean"] for side in found["latency_ms"]]
-    assert found["speedup"]["t1_b1"]["median"] == pytest.approx(means[0] / means[1])
+    sides = found["contenders"]
+    assert [[way["name"] for way in side["paths"]["ways"]] for side in sides] == [["whole"], ["exit 0", "exit 1"]]
+    means = [side["latency_ms"]["t1_b1"]["mean"] for side in sides]
+    assert sides[1]["speedup"]["t1_b1"]["median"] == pytest.approx(means[0] / means[1])
+    assert (sides[0]["energy_mj"] is None, sides[1]["energy_mj"]) == (False, None)
+
+
+def test_profile_of_the_layers_of_every_network(run):
+    found = json.loads(run("profile", "run", "--data", "npz:d.npz", "--json").stdout)
+    assert [network["file"] for network in found["networks"]] == ["stages/0.onnx", "stages/1.onnx"]
+    assert all(network["layers"] for network in found["networks"])
+    single = json.loads(run("profile", "single", "--data", "npz:d.npz", "--json").stdout)
+    assert sum(layer["macs"] for layer in single["networks"][0]["layers"]) == 16
 
 
 def test_quiet(run):

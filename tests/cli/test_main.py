@@ -20,7 +20,7 @@ Options:
   -h, --help  Show this message and exit.
 
 Commands:
-  compare     Hold two artifacts side by side.
+  compare     Hold artifacts side by side.
   compress    Run a recipe.
   evaluate    Measure an artifact's accuracy.
   profile     Measure what a model costs.

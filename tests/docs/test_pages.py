@@ -6,18 +6,26 @@ from pydantic import BaseModel
 from adaptkit.conditionals import CONDITIONALS
 from adaptkit.metrics import METRICS
 from adaptkit.report.schema import (
+    Bandwidth,
     Bin,
     Certificate,
     CertifiedPath,
+    Contender,
     Figures,
     Gate,
     Layer,
+    LayerFigures,
+    Machine,
     MetricValue,
+    Network,
+    PairedAccuracy,
     PathFigures,
     Paths,
     Percentiles,
+    Profile,
     Ratio,
     Report,
+    SideBySide,
     Step,
 )
 from adaptkit.techniques import TECHNIQUES
@@ -27,6 +35,7 @@ RECORDS = [
     Bin, Certificate, CertifiedPath, Figures, Gate, Layer, MetricValue, PathFigures, Paths, Percentiles, Ratio, Report,
     Step,
 ]  # fmt: skip
+MEASURED = [Bandwidth, Contender, LayerFigures, Machine, Network, PairedAccuracy, Profile, SideBySide]
 ROOT = Path(__file__).parents[2]
 
 
@@ -39,6 +48,13 @@ def test_every_field_of_the_report_is_explained(record: type[BaseModel]):
 def test_every_metric_is_explained():
     page = (ROOT / "docs" / "metrics.md").read_text()
     assert [name for name in METRICS if f"`{name}`" not in page] == []
+
+
+@pytest.mark.parametrize("record", MEASURED)
+def test_every_field_of_what_is_measured_is_explained(record: type[BaseModel]):
+    page = (ROOT / "docs" / "cli.md").read_text()
+    known = Figures.model_fields if issubclass(record, Figures) else {}
+    assert [name for name in record.model_fields if name not in known and f"`{name}`" not in page] == []
 
 
 @pytest.mark.parametrize("mark", ["techniques", "conditional"])

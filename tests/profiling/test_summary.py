@@ -2,14 +2,19 @@
 
 import copy
 
+import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import helper, numpy_helper
 from torch import nn
 
 from adaptkit.errors import ModelError
 from adaptkit.export.onnx import export_onnx
+from adaptkit.profiling import fixed, named
 from adaptkit.profiling.graph import NodeCost
 from adaptkit.profiling.layer_table import layer_table, why
+from adaptkit.profiling.named import Sample
 from adaptkit.profiling.summary import figures, profile_file
 from adaptkit.quantization.static import StaticQuantization
 from adaptkit.report.schema import Layer
@@ -82,15 +87,74 @@ def test_profile_of_a_torchvision_model():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nowhere.onnx", r"nowhere\.onnx is not there: give an ONNX file, a run folder, torchvision:NAME or zoo:NAME"),
-        ("torchvision:resnet19", "no classification model called resnet19: did you mean resnet1"),
-        ("zoo:resnet21_cifar", "the zoo has no model called resnet21_cifar: did you mean resnet"),
+        ("nowhere.onnx", r"nowhere\.onnx is not there: give an ONNX file, a run folder, torchvision:NAME, zoo:NAME or"),
+        ("torchvision:resnet19", "no classification model 'resnet19'; did you mean resnet1"),
+        ("zoo:resnet21_cifar", "the zoo has no model 'resnet21_cifar'; did you mean resnet"),
+        ("python:tests.profiling.test_summary:net", "does not say what it takes: give the shape of a sample"),
+        ("python:no_such_module:build", "cannot import no_such_module"),
         ("elsewhere:resnet18", "elsewhere:resnet18 is not there"),
     ],
 )
 def test_names_that_are_not_there(name, message):
     with pytest.raises(ModelError, match=message):
         profile_file(name, _QUICK)
+
+
+class Pair(nn.Module):
+    """Takes an image and numbers of words."""
+
+    def __init__(self):
+        super().__init__()
+        self.image, self.words = nn.Linear(48, 5), nn.Embedding(9, 5)
+
+    def forward(self, x, words):
+        return self.image(x.flatten(1)) + self.words(words).mean(1)
+
+
+def test_profile_of_a_function_and_its_layers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "from tests.profiling.test_summary import Pair\n\ndef build():\n    return Pair()\n"
+    )
+    samples = [Sample((3, 4, 4)), Sample((7,), "int64")]
+    found = profile_file("python:mine:build", _QUICK, layers=True, samples=samples)
+    assert (found.model, found.parameters, found.macs) == ("python:mine:build", 48 * 5 + 5 + 45, 240)
+    assert found.peak_activation_bytes > 4 * 48 + 8 * 7
+    (network,) = found.networks
+    assert {layer.name: layer.parameters for layer in network.layers if layer.parameters} == {"image": 245, "words": 45}
+    assert found.machine.threads == 1
+
+
+def test_a_model_too_large_for_one_file_has_its_weights_beside_it(monkeypatch):
+    monkeypatch.setattr(named, "_ONE_FILE", 0)
+    found = profile_file("zoo:lenet5_digits", _QUICK, layers=True)
+    assert found.bytes > 4 * found.parameters
+    assert sum(layer.macs for layer in found.networks[0].layers) == found.macs > 0
+
+
+@pytest.mark.parametrize("one_file", [0, fixed._ONE_FILE])
+def test_shapes_that_a_file_leaves_open(tmp_path, monkeypatch, one_file):
+    monkeypatch.setattr(fixed, "_ONE_FILE", one_file)
+    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 3, "height", "width"])
+    weight = numpy_helper.from_array(np.ones((200, 3, 1, 1), np.float32), "w")
+    node = helper.make_node("Conv", ["x", "w"], ["y"])
+    graph = helper.make_graph([node], "g", [x], [onnx.ValueInfoProto(name="y")], [weight])
+    path = tmp_path / "open.onnx"
+    onnx.save(helper.make_model(graph, ir_version=10), path)
+    before = path.read_bytes()
+    with pytest.raises(ModelError, match=r"free dimensions besides the batch: height, width. Give the shape"):
+        profile_file(str(path), _QUICK)
+    found = profile_file(str(path), _QUICK, samples=[Sample((3, 5, 7))])
+    assert (found.macs, found.bytes) == (5 * 7 * 200 * 3, len(before))
+    assert path.read_bytes() == before
+    for shape, message in (
+        ((3, 5), r"a sample of input x is 3x\?x\?; 3x5 was given"),
+        ((4, 5, 7), r"a sample of input x is 3x\?x\?; 4x5x7 was given"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            profile_file(str(path), _QUICK, samples=[Sample(shape)])
+    with pytest.raises(ModelError, match=r"takes 1 inputs \(x\); 2 shapes were given"):
+        profile_file(str(path), _QUICK, samples=[Sample((3, 5, 7))] * 2)
 
 
 def test_folder_without_a_model(tmp_path):
