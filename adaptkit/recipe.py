@@ -28,7 +28,7 @@ from adaptkit.reading.problem import in_order, shown
 from adaptkit.reading.references import names_python, resolve_references
 from adaptkit.reading.steps import read_entries, read_steps
 from adaptkit.reading.variables import protect
-from adaptkit.specs import WRITABLE_FOLDER, DataSpec, ExportSpec, GateSpec, ModelSpec, ProfileSpec, Section
+from adaptkit.specs import WRITABLE_FOLDER, DataSpec, ExportSpec, GateSpec, MetricName, ModelSpec, ProfileSpec, Section
 from adaptkit.technique import Technique
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -48,6 +48,10 @@ class Recipe(Section):
     )
     export: ExportSpec = Field(default=ExportSpec(), description="How the ONNX file is written.")
     profile: ProfileSpec = Field(default=ProfileSpec(), description="What is measured.")
+    metrics: tuple[MetricName, ...] = Field(
+        (),
+        description="Measured over the test split beside accuracy, of baseline and result, with 95 % intervals.",
+    )
     gates: GateSpec = Field(default=GateSpec(), description="What the result must reach.")
     folder: str | None = Field(
         None,

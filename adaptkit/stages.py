@@ -21,7 +21,9 @@ from adaptkit.export.verify import certify, require
 from adaptkit.loading.data import Data, check_fits, load_data
 from adaptkit.loading.models import load_model
 from adaptkit.loading.saved import float_model, load, save
-from adaptkit.metrics.file import file_accuracy
+from adaptkit.metrics.file import file_accuracy, path_accuracy
+from adaptkit.metrics.measured import Outputs
+from adaptkit.metrics.registry import misfits
 from adaptkit.order import order_problems
 from adaptkit.profiling.epr import epr
 from adaptkit.profiling.latency import compare
@@ -32,6 +34,7 @@ from adaptkit.recipe import Recipe, dump_recipe, parse_recipe
 from adaptkit.report import html, text
 from adaptkit.report.schema import Certificate, Figures, Percentiles, Report, Step
 from adaptkit.run_dir import LOCK, REPORT, RunFolder, StepFolder
+from adaptkit.runtime.model import AdaptedModel
 from adaptkit.technique import Context, Technique
 from adaptkit.techniques import TECHNIQUES
 
@@ -67,10 +70,10 @@ class Run:
         bar = TerminalProgress("reading images") if progress else None
         data = load_data(recipe.data, recipe.seed, beside, bar)
         original = load_model(recipe.model, data.num_classes, beside)
-        check_fits(data, original)
+        outputs = check_fits(data, original)
         facts = lock.facts(recipe, original, data.sha256)
         run = cls(recipe, folder, original, data, facts, show, progress)
-        run._check_steps()
+        run._check_steps(outputs)
         run.notes += lock.compare(recipe.lock, facts)
         run._write_lock()
         return run
@@ -100,7 +103,14 @@ class Run:
         path = self.folder.path / "model.onnx"
         self._take_last_file(model)
         save(model, self.original, self.folder.path)
-        certificate = certify(model, path, self.data.test, spec=self.recipe.export, example_inputs=self.example())
+        certificate = certify(
+            model,
+            path,
+            self.data.test,
+            spec=self.recipe.export,
+            example_inputs=self.example(),
+            metrics=self.recipe.metrics,
+        )
         self.folder.write("certificate.json", certificate.model_dump_json(indent=1) + "\n")
         require(certificate)
         self.notes += sparse_notes(float_model(model), path)
@@ -127,8 +137,8 @@ class Run:
         ]
         final = self._tested(tested[-1].figures if tested else baseline, certificate.accuracy_onnx)
         final, before = self._side_by_side(final, certificate)
-        baseline = self._tested(baseline, file_accuracy(first, self.data.test))
-        baseline = baseline.model_copy(update={"latency_ms": before})
+        final = final.model_copy(update={"metrics": certificate.metrics})
+        baseline = self._tested_baseline(baseline, first).model_copy(update={"latency_ms": before})
         table = layer_table(self.original, model, self.example(), first, last)
         report = Report(
             name=self.recipe.name,
@@ -186,7 +196,7 @@ class Run:
             progress=bar,
         )
 
-    def _check_steps(self) -> None:
+    def _check_steps(self, outputs: int) -> None:
         steps = self.recipe.steps
         found = [(index, problem) for index, step in enumerate(steps) for problem in step.check(self.original)]
         found += order_problems([type(step) for step in steps], TECHNIQUES)
@@ -194,6 +204,8 @@ class Run:
         entries = self.recipe.conditional
         for index, problem in sorted(wrapping.problems(self.recipe, self.original)):
             lines.append(f"conditional.{index}.{entries[index].name}: {problem}")
+        names = self.recipe.metrics
+        lines += [f"metrics.{index}: {names[index]} {problem}" for index, problem in misfits(names, outputs)]
         if lines:
             raise RecipeError(lines)
 
@@ -236,6 +248,12 @@ class Run:
         wrong = samples - round(accuracy * samples)
         value = epr(wrong, samples, measured.energy_mj, self.recipe.profile.epr_alpha)
         return measured.model_copy(update={"accuracy": accuracy, "epr": value})
+
+    def _tested_baseline(self, measured: Figures, path: Path) -> Figures:
+        outputs = Outputs()
+        seen = path_accuracy(AdaptedModel.load(path), self.data.test, outputs if self.recipe.metrics else None)
+        metrics = outputs.measure(self.recipe.metrics, strict=False) if self.recipe.metrics else {}
+        return self._tested(measured, seen.accuracy).model_copy(update={"metrics": metrics})
 
     def baseline_figures(self) -> Figures:
         """Give what was measured of the model before any step."""

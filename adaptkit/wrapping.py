@@ -113,7 +113,7 @@ def _wrap_all(run: Run, model: nn.Module, folders: list[StepFolder]) -> None:
 
 
 def _certified(run: Run, artifact: Artifact, folder: Path) -> dict[str, Any]:
-    certificate = certify_artifact(artifact, folder, run.data.test, run.recipe.export)
+    certificate = certify_artifact(artifact, folder, run.data.test, run.recipe.export, run.recipe.metrics)
     run.folder.write("certificate.json", certificate.model_dump_json(indent=1) + "\n")
     require_artifact(certificate)
     return certificate.model_dump(mode="json")

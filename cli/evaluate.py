@@ -1,7 +1,8 @@
 """`adaptkit evaluate`: how often an artifact is right."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,41 +13,88 @@ from .table import table
 if TYPE_CHECKING:
     from adaptkit.metrics.file import PathAccuracy
     from adaptkit.profiling.sample_latency import SampleComparison
-    from adaptkit.report.schema import Paths
+    from adaptkit.report.schema import MetricValue, Paths
 
 
 @click.command(
-    epilog=example("adaptkit evaluate runs/digits-edge --data digits"), short_help="Measure an artifact's accuracy."
+    epilog=example("adaptkit evaluate runs/digits-edge --data digits --metrics top5,f1,ece"),
+    short_help="Measure an artifact's accuracy.",
 )
 @click.argument("artifact")
 @click.option("--data", required=True, metavar="SPEC", help=data_option_help)
+@click.option(
+    "--metrics",
+    default="",
+    metavar="NAMES",
+    help="Further metrics with their 95 % intervals, such as top5,f1,ece; a wrong name lists all there are.",
+)
 @json_option
 @quiet_option
 @debug_option
-def evaluate(artifact: str, data: str, as_json: bool, quiet: bool) -> None:
+def evaluate(artifact: str, data: str, metrics: str, as_json: bool, quiet: bool) -> None:
     """Measure the accuracy of ARTIFACT, a run folder or an ONNX file, over the test split of the data.
 
     Of a conditional model the ways that samples took are shown, too.
     """
-    from adaptkit.report.comparison import PATH_HEADINGS, path_rows, path_summary
-    from adaptkit.report.numbers import percent
+    from adaptkit.metrics.registry import check_names
 
-    from .accuracy import accuracy_on
     from .artifact import artifact_path
 
+    names = [name.strip() for name in metrics.split(",")] if metrics else []
+    check_names(names)
     path = artifact_path(artifact)
     with only_results_on_stdout():
-        seen = accuracy_on(path, data)
-        ways = _ways(path, data, seen)
-    found = {"artifact": str(path), "data": data, "accuracy": seen.accuracy, "samples": seen.samples}
+        found = _evaluated(path, data, names)
     if as_json:
-        print_json(found | ({"paths": ways[0].model_dump(mode="json")} if ways else {}))
+        print_json({"artifact": str(path), "data": data} | found.document())
     elif not quiet:
-        click.echo(f"{path}: {percent(seen.accuracy)} of {seen.samples} test samples right")
-        if ways:
-            paths, own = ways
-            click.echo(table([PATH_HEADINGS, *path_rows(paths, own.latency_ms, seen.accuracy)]), nl=False)
-            click.echo("\n".join(path_summary(paths)))
+        click.echo(f"{path}: {found.text()}", nl=False)
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """What was found; no accuracy where the model gives numbers and no classes."""
+
+    samples: int
+    accuracy: float | None
+    metrics: "dict[str, MetricValue]"
+    ways: "tuple[Paths, SampleComparison] | None"
+
+    def document(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"accuracy": self.accuracy, "samples": self.samples}
+        if self.metrics:
+            found["metrics"] = {name: each.model_dump(mode="json") for name, each in self.metrics.items()}
+        return found | ({"paths": self.ways[0].model_dump(mode="json")} if self.ways else {})
+
+    def text(self) -> str:
+        from adaptkit.report.comparison import METRIC_HEADINGS, PATH_HEADINGS, metric_rows, path_rows, path_summary
+        from adaptkit.report.numbers import percent
+
+        right = "" if self.accuracy is None else f"{percent(self.accuracy)} of "
+        parts = [f"{right}{self.samples} test samples{' right' if right else ''}\n"]
+        if self.metrics:
+            parts.append(table([METRIC_HEADINGS, *metric_rows(self.metrics)]))
+        if self.ways:
+            paths, own = self.ways
+            parts.append(table([PATH_HEADINGS, *path_rows(paths, own.latency_ms, self.accuracy)]))
+            parts += [f"{line}\n" for line in path_summary(paths)]
+        return "".join(parts)
+
+
+def _evaluated(path: Path, data: str, names: list[str]) -> _Evaluation:
+    from adaptkit.metrics.file import file_outputs, gives_numbers, path_accuracy
+    from adaptkit.metrics.measured import Outputs
+    from adaptkit.runtime import AdaptedModel
+
+    from .artifact import samples_for
+
+    model, samples = AdaptedModel.load(path), samples_for(path, data)
+    if names and gives_numbers(model):
+        return _Evaluation(samples.num_samples, None, file_outputs(model, samples).measure(names), None)
+    outputs = Outputs()
+    seen = path_accuracy(model, samples, outputs if names else None)
+    measured = outputs.measure(names) if names else {}
+    return _Evaluation(seen.samples, seen.accuracy, measured, _ways(path, data, seen))
 
 
 def _ways(path: Path, data: str, seen: "PathAccuracy") -> "tuple[Paths, SampleComparison] | None":

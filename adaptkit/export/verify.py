@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from adaptkit.export.tensors import (
     relative_error,
     samples_that_fit,
 )
+from adaptkit.metrics.measured import Outputs
 from adaptkit.modes import evaluating
 from adaptkit.quantization.inspect import island_notes
 from adaptkit.report.schema import Certificate
@@ -44,6 +45,7 @@ def certify(
     *,
     spec: ExportSpec = _DEFAULT,
     example_inputs: tuple[Tensor, ...],
+    metrics: Sequence[str] = (),
 ) -> Certificate:
     """Run the ONNX file and the PyTorch model side by side over the test split, read once.
 
@@ -58,6 +60,7 @@ def certify(
         test_batches: Yields (normalized input, class numbers); iterated once.
         spec: Tolerances and operator set.
         example_inputs: Inputs of one call, batch first.
+        metrics: Names of what else to measure of the file.
 
     Returns:
         The certificate, whether it passed or not; `require` raises where it did not.
@@ -67,7 +70,9 @@ def certify(
         ModelError: ONNX Runtime cannot open the file.
     """
     with evaluating(model), torch.no_grad():
-        sums, probe = _compare_outputs(model, AdaptedModel.load(path, torch.get_num_threads()), test_batches)
+        outputs = Outputs()
+        file = AdaptedModel.load(path, torch.get_num_threads())
+        sums, probe = _compare_outputs(model, file, test_batches, outputs if metrics else None)
         quantized = isinstance(model, ExportsItself)
         errors = _layer_errors(model, path, probe, spec, example_inputs)
     factor, floor = (_FACTOR_INTEGER, _FLOOR_INTEGER) if quantized else (_FACTOR_FLOAT, spec.tolerance)
@@ -88,6 +93,7 @@ def certify(
         layer_errors=errors,
         layer_errors_against="float graph" if quantized else "PyTorch",
         notes=_notes(quantized, sums, spec, path),
+        metrics=outputs.measure(metrics, strict=False) if metrics else {},
     )
 
 
@@ -143,7 +149,7 @@ class Sums:
 
 
 def _compare_outputs(
-    model: nn.Module, file: AdaptedModel, batches: Iterable[tuple[Tensor, Tensor]]
+    model: nn.Module, file: AdaptedModel, batches: Iterable[tuple[Tensor, Tensor]], outputs: Outputs | None
 ) -> tuple[Sums, Tensor]:
     sums = Sums()
     probe: Tensor | None = None
@@ -151,6 +157,8 @@ def _compare_outputs(
         probe = x if probe is None else probe
         ours = file.predict(file.expected_input(x.numpy()))
         sums.add(ours, _first_tensor(model(x)).numpy(), y.numpy())
+        if outputs is not None:
+            outputs.add(ours, y.numpy())
     if probe is None or sums.samples == 0:
         raise DataError("the test split is empty: the ONNX file cannot be verified")
     return sums, probe

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from adaptkit.errors import DataError, ExportMismatch
 from adaptkit.export.cpu import saturation_notes
 from adaptkit.export.tensors import NOT_FINITE, Array
 from adaptkit.export.verify import Sums
+from adaptkit.metrics.measured import Outputs
 from adaptkit.quantization.inspect import island_notes
 from adaptkit.report.schema import Certificate, CertifiedPath
 from adaptkit.runtime.model import AdaptedModel
@@ -24,7 +25,11 @@ _DEFAULT = ExportSpec()
 
 
 def certify_artifact(
-    artifact: Artifact, folder: Path, test_batches: Iterable[tuple[Tensor, Tensor]], spec: ExportSpec = _DEFAULT
+    artifact: Artifact,
+    folder: Path,
+    test_batches: Iterable[tuple[Tensor, Tensor]],
+    spec: ExportSpec = _DEFAULT,
+    metrics: Sequence[str] = (),
 ) -> Certificate:
     """Run a written artifact over the test split, read once, and hold each answer against PyTorch's.
 
@@ -37,6 +42,7 @@ def certify_artifact(
         folder: Where.
         test_batches: Yields (normalized input, class numbers); iterated once.
         spec: Tolerances.
+        metrics: Names of what else to measure of the artifact.
 
     Returns:
         The certificate, whether it passed or not; `require_artifact` raises where it did not.
@@ -46,10 +52,12 @@ def certify_artifact(
         ModelError: ONNX Runtime cannot open a file.
     """
     model = AdaptedModel.load(folder, torch.get_num_threads())
-    sums, ways = Sums(), [_Way(name) for name in model.paths]
+    sums, ways, outputs = Sums(), [_Way(name) for name in model.paths], Outputs()
     with torch.no_grad():
         for x, y in test_batches:
-            _add(model, artifact, x, y, sums, ways)
+            ours = _add(model, artifact, x, y, sums, ways)
+            if metrics:
+                outputs.add(ours, y.numpy())
     samples = sum(way.taken for way in ways)
     if samples == 0:
         raise DataError("the test split is empty: the artifact cannot be verified")
@@ -68,6 +76,7 @@ def certify_artifact(
         not_compared=samples - sums.samples,
         paths=[way.record(samples) for way in ways],
         notes=_notes(artifact, spec, integers, samples - sums.samples, samples),
+        metrics=outputs.measure(metrics, strict=False) if metrics else {},
     )
 
 
@@ -110,8 +119,8 @@ class _Way:
         )
 
 
-def _add(model: AdaptedModel, artifact: Artifact, x: Tensor, y: Tensor, sums: Sums, ways: list[_Way]) -> None:
-    """Count one batch."""
+def _add(model: AdaptedModel, artifact: Artifact, x: Tensor, y: Tensor, sums: Sums, ways: list[_Way]) -> Array:
+    """Count one batch, and give the artifact's answers."""
     given, target = model.expected_input(x.numpy()), y.numpy()
     results = [model(given[i : i + 1]) for i in range(len(target))]
     ours, taken = (np.concatenate(parts) for parts in zip(*((each.logits, each.path) for each in results), strict=True))
@@ -131,6 +140,7 @@ def _add(model: AdaptedModel, artifact: Artifact, x: Tensor, y: Tensor, sums: Su
         theirs[mine], compared = logits[mine], compared | mine
     if compared.any():
         sums.add(ours[compared], theirs[compared], target[compared])
+    return ours
 
 
 def _notes(artifact: Artifact, spec: ExportSpec, integers: bool, left_out: int, samples: int) -> list[str]:

@@ -100,8 +100,11 @@ def load_data(spec: DataSpec, seed: int, folder: Path = Path(), progress: Progre
     )
 
 
-def check_fits(data: Data, model: nn.Module) -> None:
+def check_fits(data: Data, model: nn.Module) -> int:
     """Run two samples through a model, and see whether it takes them and has an output for every class.
+
+    Returns:
+        How many outputs it has.
 
     Raises:
         DataError: It does not; the message gives both shapes.
@@ -125,6 +128,7 @@ def check_fits(data: Data, model: nn.Module) -> None:
             f"the data does not fit the model: there are {data.num_classes} classes, the model's output for a sample "
             f"is {_times(tuple(output.shape[1:]))}"
         )
+    return int(output.shape[1])
 
 
 @dataclass(frozen=True)

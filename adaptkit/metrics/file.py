@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from adaptkit.errors import DataError
 from adaptkit.loading.batches import Batches
+from adaptkit.metrics.measured import Outputs
 from adaptkit.runtime.model import AdaptedModel
+from adaptkit.runtime.result import Array, Result
 
 
 @dataclass(frozen=True)
@@ -51,18 +55,54 @@ def file_accuracy(path: Path, batches: Batches) -> float:
     return path_accuracy(AdaptedModel.load(path), batches).accuracy
 
 
-def path_accuracy(model: AdaptedModel, batches: Batches) -> PathAccuracy:
+def path_accuracy(model: AdaptedModel, batches: Batches, outputs: Outputs | None = None) -> PathAccuracy:
     """Measure top-1 accuracy way by way, over one pass of the batches.
 
     A model with several ways gets one sample at a time: one file with exits decides for a batch as a whole.
+
+    Args:
+        model: Gives a score for each class.
+        batches: Normalized inputs and labels.
+        outputs: Gets what the model answers, for further metrics.
+
+    Raises:
+        DataError: The model does not score classes.
     """
-    conditional = len(model.paths) > 1
     taken, right = np.zeros(len(model.paths), np.int64), np.zeros(len(model.paths), np.int64)
+    for result, target in _answers(model, batches):
+        if result.logits.ndim != 2 or result.logits.shape[1] < 2:
+            raise DataError(
+                f"accuracy is of classes, and an answer of this model has the shape {list(result.logits.shape[1:])}: "
+                "name metrics that fit, such as rmse"
+            )
+        np.add.at(taken, result.path, 1)
+        np.add.at(right, result.path, result.logits.argmax(axis=1) == target)
+        if outputs is not None:
+            outputs.add(result.logits, target)
+    return PathAccuracy(model.paths, tuple(taken.tolist()), tuple(right.tolist()))
+
+
+def gives_numbers(model: AdaptedModel) -> bool:
+    """Say whether a model answers with a number a sample, and not with scores of classes."""
+    shape = model.runner.first.get_outputs()[0].shape
+    return len(model.paths) == 1 and (len(shape) == 1 or shape[1:] == [1])
+
+
+def file_outputs(model: AdaptedModel, batches: Batches) -> Outputs:
+    """Collect what a model answers, over one pass of the batches."""
+    outputs = Outputs()
+    for result, target in _answers(model, batches):
+        outputs.add(result.logits, target)
+    return outputs
+
+
+def _answers(model: AdaptedModel, batches: Batches) -> Iterator[tuple[Result, Array]]:
+    conditional = len(model.paths) > 1
     for x, y in batches:
         given, target = model.expected_input(x.numpy()), y.numpy()
         for start in range(0, len(target), 1 if conditional else len(target)):
             part = slice(start, start + 1 if conditional else None)
             result = model(given[part])
-            np.add.at(taken, result.path, 1)
-            np.add.at(right, result.path, result.logits.argmax(axis=1) == target[part])
-    return PathAccuracy(model.paths, tuple(taken.tolist()), tuple(right.tolist()))
+            if not np.isfinite(result.logits).all():
+                raise DataError("the model answers with NaN or infinity: its weights or a value on the way are broken")
+            yield result, target[part]

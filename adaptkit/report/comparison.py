@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from adaptkit.report.numbers import DASH, digits, percent, points, ratio_of, si, times
-from adaptkit.report.schema import Figures, Gate, Layer, Paths, Percentiles, Ratio, Report
+from adaptkit.report.schema import Figures, Gate, Layer, MetricValue, Paths, Percentiles, Ratio, Report
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,29 @@ def path_summary(paths: Paths) -> list[str]:
     return lines
 
 
+METRIC_HEADINGS = ("", "value", "95 % interval", "how")
+
+
+def metric_rows(metrics: Mapping[str, MetricValue]) -> list[tuple[str, ...]]:
+    """List metrics with their intervals under `METRIC_HEADINGS`; one that is not defined says why.
+
+    Example:
+        >>> found = MetricValue(value=0.75, low=0.5, high=0.875, interval="exact", samples=9, higher_is_better=True)
+        >>> metric_rows({"f1": found})
+        [('f1', '0.7500', '0.5000 to 0.8750', 'exact')]
+    """
+    return [
+        (name, digits(found.value, 4), _interval(found.low, found.high), found.problem or found.interval)
+        for name, found in metrics.items()
+    ]
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    if low is None and high is None:
+        return DASH
+    return f"≥ {digits(low, 4)}" if high is None else f"{digits(low, 4)} to {digits(high, 4)}"
+
+
 def energy_methods(*figures: Figures) -> str:
     """Name the method of the energy figures, or each of them where they differ."""
     return " → ".join(dict.fromkeys(one.energy_method for one in figures))
@@ -102,11 +125,26 @@ def _size_rows(before: Figures, after: Figures) -> Iterator[Row]:
     ):
         if split == "test" or one is not None or other is not None:
             yield Row(f"accuracy ({split})", percent(one), percent(other), points(one, other))
+    yield from _metric_rows(before, after)
     parameters, macs, size = (ratio_of(getattr(before, k), getattr(after, k)) for k in ("parameters", "macs", "bytes"))
     yield Row("parameters", si(before.parameters), si(after.parameters), times(parameters, "fewer", "more"), parameters)
     label = "MACs per sample" if after.paths is None else "MACs per sample, expected"
     yield Row(label, si(before.macs), si(after.macs), times(macs, "fewer", "more"), macs)
     yield Row("file size", si(before.bytes, "B"), si(after.bytes, "B"), times(size, "smaller", "larger"), size)
+
+
+def _metric_rows(before: Figures, after: Figures) -> Iterator[Row]:
+    for name, one in before.metrics.items():
+        other = after.metrics[name]
+        ratio = ratio_of(other.value, one.value) if one.higher_is_better else ratio_of(one.value, other.value)
+        yield Row(f"{name} (test)", digits(one.value, 4), digits(other.value, 4), _change(one, other), ratio)
+
+
+def _change(one: MetricValue, other: MetricValue) -> str:
+    if one.value is None or other.value is None:
+        return DASH
+    gain = (other.value - one.value) * (1 if one.higher_is_better else -1)
+    return "the same" if gain == 0 else f"{digits(abs(gain))} {'better' if gain > 0 else 'worse'}"
 
 
 def _latency_rows(report: Report) -> Iterator[Row]:

@@ -34,6 +34,7 @@ def render(report: Report) -> str:
     environment.filters["plain"] = _plain
     environment.filters["setting"] = comparison.setting_label
     environment.filters["speedup"] = comparison.speedup_text
+    models = [("before", report.baseline), ("after", report.final)]
     split, accuracies = comparison.step_accuracies(report)
     return environment.get_template("report.html.j2").render(
         report=report,
@@ -46,8 +47,9 @@ def render(report: Report) -> str:
         behind=comparison.slow_to_gain(report.layers),
         gates=[(gate, *comparison.gate_values(gate)) for gate in report.gates],
         errors=_errors(report),
-        energy=[("before", report.baseline), ("after", report.final)],
+        energy=models,
         method_text=_METHODS,
+        metrics=[(name, comparison.metric_rows(figures.metrics)) for name, figures in models if figures.metrics],
         path_headings=comparison.PATH_HEADINGS[1:],
         ways=_ways(report.final),
         ratio=numbers.ratio_of,

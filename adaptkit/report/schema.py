@@ -38,6 +38,36 @@ class Ratio(_Record):
     high: float
 
 
+class Bin(_Record):
+    """Samples whose highest probability is above `low` and at most `high`: a point of the calibration curve."""
+
+    low: float
+    high: float
+    samples: int
+    confidence: float | None
+    """Mean of their highest probabilities."""
+    accuracy: float | None
+
+
+class MetricValue(_Record):
+    """A metric over some samples, and where that of all possible samples is: a two-sided 95 % confidence interval.
+
+    value is None where the metric is not defined on these samples, for the reason in `problem`. low or high is None
+    where there is no bound.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    interval: str = ""
+    """How it was found, or why there is none."""
+    samples: int
+    higher_is_better: bool
+    problem: str | None = None
+    bins: list[Bin] = []
+    """The calibration curve, of the calibration error."""
+
+
 class PathFigures(_Record):
     """One way through a conditional model, on real samples; None where no sample took it or nothing is known."""
 
@@ -68,7 +98,8 @@ class Paths(_Record):
 class Figures(_Record):
     """What was measured of one model: the baseline, the model after a step, or the final file.
 
-    accuracy is over the test split and read at the end of the run; validation_accuracy is what decisions see.
+    accuracy is over the test split and read at the end of the run; validation_accuracy is what decisions see. metrics
+    are those that the recipe names, over the test split, of the baseline and the final file.
     latency_ms and speedup have keys such as "t1_b64": one thread, batch 64.
     macs is multiply-accumulate operations for one sample; energy_mj is millijoules for one sample. Both are expected
     values for a conditional model.
@@ -76,6 +107,7 @@ class Figures(_Record):
 
     accuracy: float | None = None
     validation_accuracy: float | None = None
+    metrics: dict[str, MetricValue] = {}
     parameters: int
     macs: int
     bytes: int
@@ -159,6 +191,8 @@ class Certificate(_Record):
     """An 8-bit file's layers are compared with the float graph: what they show is the cost, not a fault."""
     not_compared: int = 0
     """Samples that took a way without a network of its own."""
+    metrics: dict[str, MetricValue] = {}
+    """Of the file or artifact."""
     paths: list[CertifiedPath] = []
     notes: list[str] = []
 

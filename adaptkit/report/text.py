@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adaptkit.report.comparison import (
+    METRIC_HEADINGS,
     PATH_HEADINGS,
     comparison,
     gate_values,
+    metric_rows,
     path_rows,
     path_summary,
     setting_label,
@@ -35,6 +37,7 @@ def render(report: Report, folder: Path | None = None, width: int | None = None)
     parts = [
         _wrap(f"{report.name}: {verdict(report)}", columns, ""),
         _figures(report, columns),
+        _metrics(report),
         _paths(report, columns),
         _steps(report),
         _behind(report, columns),
@@ -77,6 +80,15 @@ def _figures(report: Report, width: int) -> str:
         if not fits and row[3]:
             lines.append(f"      {row[3]}")
     return "\n".join(lines)
+
+
+def _metrics(report: Report) -> str:
+    found = report.final.metrics
+    if not found:
+        return ""
+    title = f"metrics of the result over {report.certificate.samples:,} test samples"
+    rows = [(f"  {name}", *rest) for name, *rest in (METRIC_HEADINGS, *metric_rows(found))]
+    return f"{title}\n{_align(rows)}"
 
 
 def _steps(report: Report) -> str:

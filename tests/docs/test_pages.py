@@ -5,11 +5,13 @@ from pydantic import BaseModel
 
 from adaptkit.conditionals import CONDITIONALS
 from adaptkit.report.schema import (
+    Bin,
     Certificate,
     CertifiedPath,
     Figures,
     Gate,
     Layer,
+    MetricValue,
     PathFigures,
     Paths,
     Percentiles,
@@ -21,7 +23,8 @@ from adaptkit.techniques import TECHNIQUES
 from scripts.docs_tables import on_page_markdown
 
 RECORDS = [
-    Certificate, CertifiedPath, Figures, Gate, Layer, PathFigures, Paths, Percentiles, Ratio, Report, Step,
+    Bin, Certificate, CertifiedPath, Figures, Gate, Layer, MetricValue, PathFigures, Paths, Percentiles, Ratio, Report,
+    Step,
 ]  # fmt: skip
 ROOT = Path(__file__).parents[2]
 

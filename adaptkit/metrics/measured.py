@@ -1,0 +1,89 @@
+"""Metrics by name, each with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from adaptkit.errors import DataError
+from adaptkit.metrics.calibration import reliability
+from adaptkit.metrics.forms import FORMS, Array, probabilities
+from adaptkit.metrics.registry import METRICS, check_names
+from adaptkit.report.schema import Bin, MetricValue
+
+
+@dataclass
+class Outputs:
+    """Collects what a model answers, batch by batch.
+
+    Args:
+        given: Its outputs.
+        target: The truth.
+    """
+
+    given: list[Array] = field(default_factory=list)
+    target: list[Array] = field(default_factory=list)
+
+    def add(self, given: Array, target: Array) -> None:
+        """Add the outputs for some samples."""
+        self.given.append(given)
+        self.target.append(target)
+
+    def measure(self, names: Sequence[str], strict: bool = True) -> dict[str, MetricValue]:
+        """Measure metrics over all that was added; see `measure`."""
+        if not self.target:
+            raise DataError("there is no sample: a metric needs at least one")
+        return measure(names, np.concatenate(self.given), np.concatenate(self.target), strict)
+
+
+def measure(names: Sequence[str], outputs: ArrayLike, target: ArrayLike, strict: bool = True) -> dict[str, MetricValue]:
+    """Measure metrics by name, each with a 95 % confidence interval; the same input gives the same numbers.
+
+    Args:
+        names: Of `METRICS`.
+        outputs: N × C: scores of classes, which are taken as probabilities where they are some. N or N × 1: numbers.
+        target: N class numbers, or numbers.
+        strict: Raise where a metric is not defined on these samples; else its value is None, with the reason.
+
+    Raises:
+        DataError: A name is unknown, or a metric is not defined.
+
+    Example:
+        >>> found = measure(["accuracy"], [[0.2, 0.8], [0.9, 0.1], [0.4, 0.6]], [1, 0, 0])["accuracy"]
+        >>> round(found.value, 3), round(found.low, 3), round(found.high, 3), found.interval
+        (0.667, 0.094, 0.992, 'exact (Clopper-Pearson)')
+    """
+    check_names(names)
+    given, true = np.asarray(outputs), np.asarray(target)
+    found = {}
+    for name in names:
+        try:
+            found[name] = _measured(name, given, true)
+        except DataError as error:
+            if strict:
+                raise DataError(f"{name}: {error}") from None
+            higher = METRICS[name].higher_is_better
+            found[name] = MetricValue(value=None, samples=len(true), higher_is_better=higher, problem=str(error))
+    return found
+
+
+def _measured(name: str, outputs: Array, target: Array) -> MetricValue:
+    metric = METRICS[name]
+    problem = metric.problem(int(np.prod(outputs.shape[1:])))
+    if problem is not None:
+        raise DataError(problem)
+    given = FORMS[metric.needs](outputs)
+    value = metric.function(given, target)
+    low, high, method = metric.interval(given, target, value)
+    return MetricValue(
+        value=value,
+        low=low,
+        high=high,
+        interval=method,
+        samples=len(target),
+        higher_is_better=metric.higher_is_better,
+        bins=[Bin(**each._asdict()) for each in reliability(probabilities(outputs), target)] if name == "ece" else [],
+    )
