@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 from adaptkit.report.numbers import digits
 
 _WIDTH, _HEIGHT = 340, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 18, 16, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 18, 16, 46
 _LABEL_PLACES = ((0, -15), (15, 0), (0, 15), (-15, 0), (12, -12), (12, 12), (-12, 12), (-12, -12), (0, -27), (27, 0))
 
 

@@ -23,9 +23,9 @@ def latency_chart(title: str, lines: dict[str, Percentiles]) -> Markup:
     Args:
         title: The setting.
         lines: Of before, after and unwrapped, which are dashed, drawn through and dotted: no line needs its colour.
-            One whose calls were not kept is left out.
+            One whose calls were not kept is left out, and so is one of a clock too coarse for a logarithm.
     """
-    kept = {name: latency for name, latency in lines.items() if latency.quantiles}
+    kept = {name: latency for name, latency in lines.items() if latency.quantiles and latency.quantiles[0] > 0}
     if not kept:
         return Markup("")
     across = powers(
@@ -81,9 +81,9 @@ def calibration_chart(curves: dict[str, Sequence[Bin]]) -> Markup:
     for name, bins in kept.items():
         samples = sum(each.samples for each in bins)
         for each in bins:
-            told, marks = _bin(name, each, each.samples / samples, x, y)
+            told, drawn = _bin(name, each, each.samples / samples, x, y)
             said.append(told)
-            parts += marks
+            parts += drawn
     parts += [mark for number, name in enumerate(kept) for mark in _dot_legend(number, name)]
     return picture("How often the model is right, by how sure it is", "; ".join(said), parts, (_WIDTH, _HEIGHT))
 

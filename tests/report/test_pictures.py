@@ -108,6 +108,11 @@ def test_faster_calls_are_further_left():
     assert "before: p50 10.0 ms, p90 11.0 ms, p99 12.0 ms" in chart.text
 
 
+def test_a_clock_too_coarse_for_a_logarithm_draws_nothing():
+    none = spread(Percentiles(p50=0, p90=1, p99=2))
+    assert latency_chart("1 thread", {"before": none}) == ""
+
+
 @pytest.mark.parametrize(("low", "high"), [(0.03, 0.4), (1, 1), (0.02, 0.05), (1e-3, 1e3), (7, 9), (1e-5, 2e-5)])
 def test_powers_span_the_values(low, high):
     found = powers(low, high)
