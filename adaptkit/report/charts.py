@@ -226,9 +226,10 @@ def error_chart(errors: dict[str, float], tolerance: float | None, jump: str | N
 
 
 def _limit(tolerance: float, height: float) -> list[Markup]:
+    beside = height + 13 if height < 20 else height - 5
     return [
         element("line", class_="limit", x1=54, x2=708, y1=height, y2=height),
-        element("text", text=f"tolerance {digits(tolerance)}", class_="limit-name", x=58, y=height - 5),
+        element("text", text=f"tolerance {digits(tolerance)}", class_="limit-name", x=58, y=beside),
     ]
 
 

@@ -70,7 +70,9 @@ def _accuracy_detail(report: Report) -> str:
     if before is None or after is None:
         return ""
     low, high = (percent(bound) for bound in accuracy_interval(after, samples))
-    return f"{percent(before)} → {percent(after)} of {samples:,} test samples; 95 % interval after {low[:-2]}–{high}"
+    change = round(after * samples) - round(before * samples)
+    counted = f"{abs(change):,} {'fewer' if change < 0 else 'more'} of {samples:,} test samples right"
+    return f"{percent(before)} → {percent(after)}: {counted}; 95 % interval after {low[:-2]}–{high}"
 
 
 def accuracy_interval(accuracy: float, samples: int) -> tuple[float, float]:

@@ -38,6 +38,7 @@ def page(pictured, conditional, tmp_path) -> Path:  # noqa: F811
     pictured.layers[0].name = "features." * 12 + "conv"
     pictured.notes.append("A path: /home/" + "folder/" * 20)
     pictured.gates[0].passed = False
+    pictured.certificate.tolerance = 0.1  # its line is the upper edge
     for figures, accuracy in ((pictured.baseline, 0.9944), (pictured.steps[0].figures, 0.9861)):
         figures.accuracy = accuracy  # ticks with two decimals take the most room
     pictured.steps = pictured.steps[:1]
@@ -143,6 +144,9 @@ def test_paper_shows_what_a_click_would(browser, page, tmp_path):
     assert len(re.findall(rb"/Type\s*/Page\b", paper.read_bytes())) >= 3
     assert browser.run("opened === document.querySelectorAll('details').length")
     assert browser.run("document.querySelectorAll('details[open]').length") == 0
+    browser.open(page, 700, "dark")  # A4 between its margins
     browser.media("print")
+    assert seen(browser, "overflow()") == [0, []]
+    assert seen(browser, "cut()") == []
     assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert seen(browser, "contrast(4.5)") == []

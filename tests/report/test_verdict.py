@@ -29,7 +29,9 @@ def test_numbers_have_units_and_spread(report):
     found = verdict(report)
     assert found.speed.detail == "p50 2.31 ms → 0.636 ms at 1 thread, batch 1; quartiles of the ratio 3.56–3.74"
     assert found.size.detail == "3.478 MB → 809.0 kB on disk"
-    assert found.accuracy.detail == "89.71 % → 88.94 % of 10,000 test samples; 95 % interval after 88.31–89.55 %"
+    assert found.accuracy.detail == (
+        "89.71 % → 88.94 %: 77 fewer of 10,000 test samples right; 95 % interval after 88.31–89.55 %"
+    )
     assert [fact.worse for fact in (found.speed, found.size, found.accuracy)] == [False, False, True]
 
 
