@@ -50,7 +50,7 @@ class Recipe(Section):
     profile: ProfileSpec = Field(default=ProfileSpec(), description="What is measured.")
     metrics: tuple[MetricName, ...] = Field(
         (),
-        description="Measured over the test split beside accuracy, of baseline and result, with 95 % intervals.",
+        description="Measured over the test split, of baseline and result, each with its 95 % interval.",
     )
     gates: GateSpec = Field(default=GateSpec(), description="What the result must reach.")
     folder: str | None = Field(

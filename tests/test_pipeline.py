@@ -8,14 +8,18 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import adaptkit
 from adaptkit.errors import GateFailed, RecipeError, RunFolderError
+from adaptkit.loading.data import load_data
+from adaptkit.metrics import measure
 from adaptkit.pipeline import compress
 from adaptkit.recipe import Recipe, parse_recipe
 from adaptkit.report.schema import Report
+from adaptkit.runtime.model import AdaptedModel
 from adaptkit_zoo.digits import resnet_digits
 
 SMALL = """
@@ -28,6 +32,7 @@ steps:
   - distill.logits: {epochs: 2, fit: {learning_rate: 0.01, checkpoint_seconds: 0}}
   - quantize.static: {calibration: 64}
 profile: {batch_sizes: [1, 8], repeats: 5, warmup: 2}
+metrics: [accuracy, top5, f1, ece]
 """
 FILES = {
     "baseline.onnx", "certificate.json", "model.onnx", "model.safetensors", "recipe.lock.yaml", "report.html",
@@ -74,6 +79,37 @@ def test_the_report_is_what_stands_in_the_folder(run):
     assert [step.name for step in report.steps] == ["prune.structured", "distill.logits", "quantize.static"]
 
 
+def test_metrics_are_of_the_files_over_the_test_split(run):
+    folder, report = run
+    test = load_data(_recipe().data, 0).test
+    for figures, name in ((report.baseline, "baseline.onnx"), (report.final, "model.onnx")):
+        model = AdaptedModel.load(folder / name)
+        outputs = [(model.predict(model.expected_input(x.numpy())), y.numpy()) for x, y in test]
+        given, target = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
+        wanted = measure(["accuracy", "top5", "f1", "ece"], given, target)
+        assert {key: each.value for key, each in figures.metrics.items()} == pytest.approx(
+            {key: each.value for key, each in wanted.items()}
+        )
+        assert figures.metrics["accuracy"].value == pytest.approx(figures.accuracy)
+        assert figures.metrics["ece"].samples == test.num_samples
+    assert report.certificate.metrics == report.final.metrics
+    assert [step.figures.metrics for step in report.steps] == [{}, {}, {}]
+    page = (folder / "report.html").read_text()
+    assert "f1 (test)" in page
+    assert "Metrics with their 95 % intervals" in page
+
+
+def test_metrics_that_do_not_fit_are_refused_before_any_work(tmp_path):
+    recipe = _recipe(metrics="[f1, rmse, top10]")
+    with pytest.raises(RecipeError) as caught:
+        compress(recipe, tmp_path / "run", progress=False)
+    assert str(caught.value) == (
+        "metrics.1: rmse needs a model with exactly 1 output a sample; this one has 10\n"
+        "metrics.2: top10 needs a model with at least 11 outputs a sample; this one has 10"
+    )
+    assert not (tmp_path / "run" / "steps").exists()
+
+
 def test_every_saving_is_of_the_exported_file(run):
     folder, report = run
     for index, step in enumerate(report.steps, start=1):
@@ -82,7 +118,6 @@ def test_every_saving_is_of_the_exported_file(run):
 
 
 def test_the_result_loads_back_onto_the_unmodified_class(run):
-    from adaptkit.runtime.model import AdaptedModel
     from adaptkit_zoo.digits import lenet5_digits
 
     folder, _ = run

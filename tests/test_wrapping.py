@@ -37,6 +37,7 @@ conditional:
       fit: {learning_rate: 0.05, checkpoint_seconds: 0}
       max_accuracy_drop: 0.04
 profile: {batch_sizes: [1, 8], repeats: 5, seconds: 0.1}
+metrics: [accuracy, mcc]
 """
 FILES = {"baseline.onnx", "certificate.json", "recipe.lock.yaml", "report.html", "report.json", "steps"}
 
@@ -102,6 +103,15 @@ def test_the_artifact_knows_its_labels_and_its_recipe(run):
     model = AdaptedModel.load(folder)
     assert model.labels == tuple("0123456789")
     assert model.recipe_sha256 == read_recipe(folder / "recipe.lock.yaml").lock["recipe_sha256"]
+
+
+def test_metrics_are_of_all_ways_together(run):
+    _, report = run
+    assert list(report.baseline.metrics) == list(report.final.metrics) == ["accuracy", "mcc"]
+    assert report.final.metrics == report.certificate.metrics
+    assert report.final.metrics["accuracy"].value == pytest.approx(report.final.accuracy)
+    assert report.baseline.metrics["accuracy"].value == pytest.approx(report.baseline.accuracy)
+    assert report.final.metrics["mcc"].low < report.final.metrics["mcc"].value
 
 
 def test_figures_are_of_the_test_split_a_sample_at_a_time(run):

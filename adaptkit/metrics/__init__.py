@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from adaptkit.metrics.calibration import ece, reliability
     from adaptkit.metrics.classification import accuracy, f1, mcc, precision, recall, roc_auc, top_k
+    from adaptkit.metrics.communication import Link, Traffic, inference_traffic, measure_loopback, round_traffic
+    from adaptkit.metrics.convergence import Convergence, Point, cost_to_target
     from adaptkit.metrics.losses import cross_entropy, kl, nll
     from adaptkit.metrics.measured import measure
     from adaptkit.metrics.registry import METRICS
@@ -16,16 +18,23 @@ if TYPE_CHECKING:
 
 __all__ = [
     "METRICS",
+    "Convergence",
+    "Link",
+    "Point",
+    "Traffic",
     "accuracy",
+    "cost_to_target",
     "cross_entropy",
     "ece",
     "explained_variance",
     "f1",
+    "inference_traffic",
     "kl",
     "mae",
     "max_error",
     "mcc",
     "measure",
+    "measure_loopback",
     "mse",
     "nll",
     "precision",
@@ -34,6 +43,7 @@ __all__ = [
     "reliability",
     "rmse",
     "roc_auc",
+    "round_traffic",
     "top_k",
 ]
 
@@ -41,6 +51,8 @@ __all__ = [
 _HOMES = {
     "adaptkit.metrics.calibration": ("ece", "reliability"),
     "adaptkit.metrics.classification": ("accuracy", "f1", "mcc", "precision", "recall", "roc_auc", "top_k"),
+    "adaptkit.metrics.communication": ("Link", "Traffic", "inference_traffic", "measure_loopback", "round_traffic"),
+    "adaptkit.metrics.convergence": ("Convergence", "Point", "cost_to_target"),
     "adaptkit.metrics.losses": ("cross_entropy", "kl", "nll"),
     "adaptkit.metrics.measured": ("measure",),
     "adaptkit.metrics.registry": ("METRICS",),

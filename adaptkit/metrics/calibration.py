@@ -50,7 +50,7 @@ def ece(probabilities: ArrayLike, target: ArrayLike, bins: int = BINS) -> float:
         >>> round(ece([[0.2, 0.8], [0.3, 0.7]], [1, 1]), 4)
         0.25
     """
-    return ece_of(*certainty(probabilities, target), bins)
+    return float(np.abs(gaps(*certainty(probabilities, target), bins)).sum())
 
 
 def reliability(probabilities: ArrayLike, target: ArrayLike, bins: int = BINS) -> list[Bin]:
@@ -90,10 +90,11 @@ def certainty(probabilities: ArrayLike, target: ArrayLike) -> tuple[Array, Array
     return np.minimum(found.max(axis=1).astype(np.float64), 1.0), found.argmax(axis=1) == true
 
 
-def ece_of(confidence: Array, right: Array, bins: int = BINS) -> float:
-    """Give the calibration error of samples whose certainty is known."""
+def gaps(confidence: Array, right: Array, bins: int = BINS) -> Array:
+    """Give what each bin adds to confidence − accuracy over all samples: (n_b / n) (confidence_b − accuracy_b)."""
     _, sure, hits = _sums(confidence, right, bins)
-    return float(np.abs(sure - hits).sum() / len(confidence))
+    found: Array = (sure - hits) / len(confidence)
+    return found
 
 
 def _sums(confidence: Array, right: Array, bins: int) -> tuple[Array, Array, Array]:

@@ -192,7 +192,7 @@ def two_or_more(target: Array) -> Array:
 def confusion(predicted: ArrayLike, target: ArrayLike) -> Array:
     """Count the samples of each true class (row) that were predicted to be of each class (column)."""
     ours, theirs = pair_of_classes(predicted, target)
-    classes = np.arange(max(ours.max(), theirs.max()) + 1)
+    classes = np.arange(max(ours.max(), theirs.max(), 1) + 1)
     matrix: Array = _sklearn().confusion_matrix(theirs, ours, labels=classes)
     return matrix
 

@@ -154,7 +154,7 @@ def _at_least_one(found: Array) -> None:
 
 
 def _finite(found: Array) -> Array:
-    bad = ~np.isfinite(found).reshape(len(found), -1).all(axis=1)
+    bad = ~np.isfinite(found).all(axis=tuple(range(1, found.ndim)))
     if bad.any():
         raise DataError(
             f"{int(bad.sum())} of {len(found)} outputs hold NaN or infinity, first at sample {bad.argmax()}"

@@ -12,8 +12,8 @@ from adaptkit.metrics import calibration, classification, losses, regression
 from adaptkit.metrics.forms import Array, Form
 from adaptkit.metrics.intervals import (
     Interval,
+    absolute_sum,
     at_least,
-    basic,
     clopper_pearson,
     delong,
     percentile,
@@ -53,7 +53,7 @@ class Metric:
         if outputs >= self.fewest and (self.most is None or outputs <= self.most):
             return None
         wanted = f"{'exactly' if self.most == self.fewest else 'at least'} {self.fewest}"
-        return f"needs a model with {wanted} outputs a sample; this one has {outputs}"
+        return f"needs a model with {wanted} output{'s' * (self.fewest > 1)} a sample; this one has {outputs}"
 
 
 def _share(right: Callable[[Any, Any], Array]) -> FindInterval:
@@ -95,7 +95,8 @@ def _of_values(function: Function, interval: FindInterval, higher_is_better: boo
 
 
 def _calibration(given: Array, target: Array, value: float) -> Interval:
-    return basic(resampled(calibration.ece_of, calibration.certainty(given, target)), value)
+    certain = calibration.certainty(given, target)
+    return absolute_sum(resampled(calibration.gaps, certain), calibration.gaps(*certain))
 
 
 METRICS: dict[str, Metric] = {

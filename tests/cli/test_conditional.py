@@ -43,6 +43,14 @@ def test_evaluate(run, model):
     assert untimed(result.stdout) == untimed(EVALUATED.replace("run:", f"{shown}:"))
 
 
+@pytest.mark.parametrize("model", ["run", "single"])
+def test_metrics_of_all_ways_together(run, model):
+    found = json.loads(run("evaluate", model, "--data", "npz:d.npz", "--metrics", "accuracy,mcc", "--json").stdout)
+    assert found["metrics"]["accuracy"]["value"] == found["accuracy"] == 0.8125
+    assert found["metrics"]["mcc"]["samples"] == 16
+    assert len(found["paths"]["ways"]) == 2
+
+
 def test_evaluate_as_json(run):
     found = json.loads(run("evaluate", "run", "--data", "npz:d.npz", "--json").stdout)
     assert (found["accuracy"], found["samples"]) == (0.8125, 16)

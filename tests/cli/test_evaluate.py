@@ -1,6 +1,8 @@
 """`adaptkit evaluate`, on a model whose answers are known."""
 
 import json
+import math
+import re
 
 import numpy as np
 import pytest
@@ -22,6 +24,20 @@ class Brightness(nn.Module):
         return torch.stack([-mean, mean], dim=1)
 
 
+class Mean(nn.Module):
+    """The mean of the normalized picture: one number a sample."""
+
+    def forward(self, x):
+        return x.mean(dim=(1, 2, 3))[:, None]
+
+
+class Broken(Brightness):
+    """NaN for light pictures."""
+
+    def forward(self, x):
+        return torch.log(-super().forward(x)[:, 1:]).repeat(1, 2)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A run folder whose model takes pixels minus 0.5, and data of which it gets three in four right."""
@@ -29,6 +45,8 @@ def folder(tmp_path_factory):
     (folder / "run").mkdir()
     path = folder / "run" / "model.onnx"
     export_onnx(Brightness().eval(), (torch.zeros(1, 1, 4, 4),), path, mean=(0.5,), std=(1.0,))
+    for name, model in (("mean", Mean()), ("broken", Broken())):
+        export_onnx(model.eval(), (torch.zeros(2, 1, 4, 4),), folder / f"{name}.onnx", mean=(0.5,), std=(1.0,))
     dark, light = np.full((4, 4), 25, np.uint8), np.full((4, 4), 230, np.uint8)
     x = np.stack([dark, light, dark, light])
     train = {"x_train": np.concatenate([x] * 10), "y_train": np.tile([0, 1, 0, 1], 10)}
@@ -49,6 +67,82 @@ def test_the_normalization_is_the_one_the_file_was_made_with(run):
     found = json.loads(run("evaluate", "run/model.onnx", "--data", "npz:d.npz", "--json").stdout)
     assert found == {"artifact": "run/model.onnx", "data": "npz:d.npz", "accuracy": 0.75, "samples": 4}
     assert run("evaluate", "run", "--data", "npz:d.npz", "-q").stdout == ""
+
+
+@pytest.mark.usefixtures("files")
+def test_metrics_stand_below_with_their_intervals(run):
+    result = run("evaluate", "run", "--data", "npz:d.npz", "--metrics", "accuracy, f1,ece")
+    assert (result.exit_code, result.stderr) == (0, "")
+    first, heading, *rows = result.stdout.splitlines()
+    assert first == "run/model.onnx: 75.00 % of 4 test samples right"
+    assert re.split(r"\s{2,}", heading.strip()) == ["value", "95 % interval", "how"]
+    sure = 1 / (1 + math.exp(-2 * (230 / 255 - 0.5)))
+    shown = [re.split(r"\s{2,}", row) for row in rows]
+    assert shown[0] == ["accuracy", "0.7500", "0.1941 to 0.9937", "exact (Clopper-Pearson)"]
+    assert [row[:2] for row in shown[1:]] == [["f1", "0.7333"], ["ece", f"{0.75 - sure:.5f}"]]
+    assert run("evaluate", "run", "--data", "npz:d.npz", "--metrics", "f1", "-q").stdout == ""
+
+
+@pytest.mark.usefixtures("files")
+def test_metrics_as_json(run):
+    found = json.loads(run("evaluate", "run", "--data", "npz:d.npz", "--metrics", "f1,ece", "--json").stdout)
+    assert (found["accuracy"], found["samples"], list(found["metrics"])) == (0.75, 4, ["f1", "ece"])
+    f1 = found["metrics"]["f1"]
+    assert (f1["samples"], f1["higher_is_better"], f1["problem"], f1["bins"]) == (4, True, None, [])
+    assert f1["value"] == pytest.approx((0.8 + 2 / 3) / 2)
+    assert f1["low"] <= f1["value"] <= f1["high"]
+    (full,) = [each for each in found["metrics"]["ece"]["bins"] if each["samples"]]
+    assert (full["samples"], full["accuracy"], len(found["metrics"]["ece"]["bins"])) == (4, 0.75, 15)
+
+
+@pytest.mark.usefixtures("files")
+def test_a_model_that_gives_numbers_has_metrics_of_numbers_alone(run):
+    given = ("evaluate", "mean.onnx", "--data", "npz:d.npz")
+    found = json.loads(run(*given, "--metrics", "mae,max_error", "--json").stdout)
+    assert (found["accuracy"], found["samples"]) == (None, 4)
+    dark, light = 25 / 255 - 0.5, 230 / 255 - 0.5
+    errors = [-dark, 1 - light, -dark, light]
+    assert found["metrics"]["mae"]["value"] == pytest.approx(np.mean(errors), rel=1e-5)
+    assert found["metrics"]["max_error"]["value"] == pytest.approx(1 - light, rel=1e-5)
+    text = run(*given, "--metrics", "max_error").stdout
+    assert text.startswith("mean.onnx: 4 test samples\n")
+    assert "≥ 0.5980  at least: no sample bounds a maximum from above" in text
+    alone = run(*given)
+    assert (alone.exit_code, alone.stdout) == (2, "")
+    assert "accuracy is of classes, and an answer of this model has the shape [1]" in alone.stderr
+
+
+@pytest.mark.parametrize(
+    ("artifact", "names", "message"),
+    [
+        (
+            "run",
+            "accuracy,acuracy",
+            "no metric is called 'acuracy'; did you mean 'accuracy'? There are accuracy, top2,",
+        ),
+        ("nothing", "acuracy", "no metric is called 'acuracy'"),
+        ("run", "f1,", "no metric is called ''. There are accuracy, top2, top3,"),
+        ("run", "top5", "top5: needs a model with at least 6 outputs a sample; this one has 2"),
+        ("run", "rmse", "rmse: needs a model with exactly 1 output a sample; this one has 2"),
+        ("mean.onnx", "f1", "f1: needs a model with at least 2 outputs a sample; this one has 1"),
+        ("broken.onnx", "f1", "the model answers with NaN or infinity"),
+    ],
+)
+@pytest.mark.usefixtures("files")
+def test_metrics_that_do_not_fit(run, artifact, names, message):
+    result = run("evaluate", artifact, "--data", "npz:d.npz", "--metrics", names)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"Error: {message}")
+    assert len(result.stderr.splitlines()) == 1
+    as_json = run("evaluate", artifact, "--data", "npz:d.npz", "--metrics", names, "--json")
+    assert json.loads(as_json.stdout)["error"].startswith(message)
+
+
+@pytest.mark.usefixtures("files")
+def test_a_broken_model_gets_no_accuracy(run):
+    result = run("evaluate", "broken.onnx", "--data", "npz:d.npz")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "the model answers with NaN or infinity" in result.stderr
 
 
 @pytest.mark.parametrize(

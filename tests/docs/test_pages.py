@@ -4,6 +4,7 @@ import pytest
 from pydantic import BaseModel
 
 from adaptkit.conditionals import CONDITIONALS
+from adaptkit.metrics import METRICS
 from adaptkit.report.schema import (
     Bin,
     Certificate,
@@ -33,6 +34,11 @@ ROOT = Path(__file__).parents[2]
 def test_every_field_of_the_report_is_explained(record: type[BaseModel]):
     page = (ROOT / "docs" / "report.md").read_text()
     assert [name for name in record.model_fields if f"`{name}`" not in page] == []
+
+
+def test_every_metric_is_explained():
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    assert [name for name in METRICS if f"`{name}`" not in page] == []
 
 
 @pytest.mark.parametrize("mark", ["techniques", "conditional"])

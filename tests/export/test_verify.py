@@ -14,7 +14,9 @@ from adaptkit.export.cpu import has_vnni, saturation_notes
 from adaptkit.export.onnx import export_onnx
 from adaptkit.export.tensors import NOT_FINITE, first_jump, relative_error
 from adaptkit.export.verify import certify, require
+from adaptkit.metrics import measure
 from adaptkit.quantization.static import StaticQuantization
+from adaptkit.runtime import AdaptedModel
 from adaptkit.specs import ExportSpec
 from adaptkit.technique import Context
 
@@ -87,10 +89,10 @@ def quantized(model, data, tmp_path_factory):
     return simulated, path
 
 
-def check(model, path, data, **spec):
+def check(model, path, data, metrics=(), **spec):
     x, y = data
     batches = Once((x[:20], y[:20]), (x[20:], y[20:]))
-    certificate = certify(model, path, batches, spec=ExportSpec(**spec), example_inputs=(x[:2],))
+    certificate = certify(model, path, batches, spec=ExportSpec(**spec), example_inputs=(x[:2],), metrics=metrics)
     assert batches.reads == 1
     return certificate
 
@@ -118,6 +120,24 @@ def damage(source, target, layer, change):
     tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor)), name))
     onnx.save(proto, target)
     return target
+
+
+def test_metrics_are_of_the_file_in_the_same_pass(model, sound_file, data, tmp_path):
+    assert check(model, sound_file, data).metrics == {}
+    broken = damage(sound_file, tmp_path / "broken.onnx", "head", lambda weight: weight[::-1].copy())
+    found = check(model, broken, data, ("accuracy", "mcc"))
+    x, y = data
+    wanted = measure(["accuracy", "mcc"], AdaptedModel.load(broken).predict(x.numpy()), y.numpy())
+    assert found.metrics == wanted
+    assert found.metrics["accuracy"].value == found.accuracy_onnx != found.accuracy_torch
+
+
+def test_metrics_of_what_is_no_number_are_none_and_the_certificate_tells(model, sound_file, data, tmp_path):
+    broken = damage(sound_file, tmp_path / "broken.onnx", "head", lambda weight: weight * np.float32("nan"))
+    found = check(model, broken, data, ("f1",))
+    assert not found.passed
+    assert found.metrics["f1"].value is None
+    assert found.metrics["f1"].problem == "48 of 48 outputs hold NaN or infinity, first at sample 0"
 
 
 @pytest.mark.parametrize("layer", ["stem", "block1.conv2", "block2.conv1", "head"])

@@ -83,11 +83,11 @@ class Runtime:
         return Result(np.eye(3, dtype=np.float32)[number % 3], self.ways[number], {}, np.zeros(len(x)))
 
 
-def _certify(monkeypatch, tmp_path, ways):
+def _certify(monkeypatch, tmp_path, ways, metrics=()):
     runtime = Runtime(np.array(ways))
     monkeypatch.setattr(verify_artifact, "AdaptedModel", SimpleNamespace(load=lambda folder, threads: runtime))
     x = torch.arange(len(ways)).float()[:, None]
-    found = certify_artifact(Ways(), tmp_path, [(x[:4], Y[:4]), (x[4:], Y[4 : len(ways)])])
+    found = certify_artifact(Ways(), tmp_path, [(x[:4], Y[:4]), (x[4:], Y[4 : len(ways)])], metrics=metrics)
     assert runtime.batches == [1] * len(ways)
     return found
 
@@ -103,6 +103,12 @@ def test_ways_are_told_apart(monkeypatch, tmp_path):
     assert sum(point.samples for point in found.calibration) == 6
     with pytest.raises(ExportMismatch, match=r"worst on other: top-1 agreement 50\.00% of 4 samples"):
         require_artifact(found)
+
+
+def test_metrics_are_of_what_the_artifact_answers_on_every_way(monkeypatch, tmp_path):
+    found = _certify(monkeypatch, tmp_path, [0, 0, 1, 2, 2, 1], ("accuracy", "top2"))
+    assert (found.metrics["accuracy"].value, found.metrics["accuracy"].samples) == (1.0, 6)
+    assert found.accuracy_torch == 0.5  # of the networks behind those that have one
 
 
 def test_a_way_that_nobody_took(monkeypatch, tmp_path):

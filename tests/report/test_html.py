@@ -6,7 +6,7 @@ import pytest
 
 from adaptkit.report import html
 from adaptkit.report.charts import Point, error_chart, step_chart, ticks
-from adaptkit.report.schema import Report
+from adaptkit.report.schema import MetricValue, Report
 
 HOSTILE = "<script>alert('1')</script>\"&"
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -203,3 +203,17 @@ def test_error_chart_marks_the_jump_and_leaves_out_zero():
     assert len(chart.having("rect")) == 2
     assert len(chart.having("rect", **{"class": "bar jump"})) == 1
     assert error_chart({}, 1e-3, None) == ""
+
+
+def test_metrics_of_both_models_have_their_intervals(report):
+    assert "95 % intervals" not in Page(html.render(report)).text
+    for figures, value in ((report.baseline, 0.91), (report.final, 0.87)):
+        found = MetricValue(
+            value=value, low=value - 0.02, high=value + 0.01, interval=HOSTILE, samples=9, higher_is_better=True
+        )
+        figures.metrics = {"f1": found}
+    found = Page(html.render(report))
+    assert "f1 (test) 0.9100 0.8700 0.0400 worse" in found.text
+    assert f"f1 before 0.9100 0.8900 to 0.9200 {HOSTILE} f1 after 0.8700 0.8500 to 0.8800 {HOSTILE}" in found.text
+    assert len(found.having("td", **{"class": "worse"})) == 1
+    assert Report.model_validate_json(report.model_dump_json()) == report

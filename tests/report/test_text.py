@@ -1,6 +1,7 @@
 from pathlib import Path
 
 from adaptkit.report import text
+from adaptkit.report.schema import MetricValue
 
 WHOLE = """\
 resnet56-cifar10-edge: 3.63 × faster, 4.30 × smaller, 0.77 points lost
@@ -99,3 +100,37 @@ def test_no_steps_and_nothing_measured(report):
     assert "no steps" in shown
     assert "None" not in shown
     assert "gates" not in shown
+
+
+BESIDE = """\
+  top5 (test)                        0.9800    0.9700  0.0100 worse
+  ece (test)                        0.05000   0.02500  0.0250 better
+  max_error (test)                    12.50     12.50  the same
+  roc_auc (test)                          –         –  –
+"""
+BELOW = """\
+metrics of the result over 10,000 test samples
+               value      95 % interval                         how
+  top5        0.9700   0.9600 to 0.9800     exact (Clopper-Pearson)
+  ece        0.02500  0.01000 to 0.2000     exact (Clopper-Pearson)
+  max_error    12.50            ≥ 12.50                    at least
+  roc_auc          –                  –  all samples are of class 3
+"""
+
+
+def metrics(accuracy, auc):
+    found = {"interval": "exact (Clopper-Pearson)", "samples": 10_000, "higher_is_better": True}
+    undefined = MetricValue(value=None, samples=10_000, higher_is_better=True, problem="all samples are of class 3")
+    return {
+        "top5": MetricValue(value=accuracy, low=accuracy - 0.01, high=accuracy + 0.01, **found),
+        "ece": MetricValue(value=0.1 - auc / 10, low=0.01, high=0.2, **(found | {"higher_is_better": False})),
+        "max_error": MetricValue(value=12.5, low=12.5, **(found | {"higher_is_better": False, "interval": "at least"})),
+        "roc_auc": undefined,
+    }
+
+
+def test_metrics_stand_beside_accuracy_and_with_their_intervals_below(report):
+    report.baseline.metrics, report.final.metrics = metrics(0.98, 0.5), metrics(0.97, 0.75)
+    shown = text.render(report, width=100)
+    assert BESIDE in shown
+    assert BELOW in shown
