@@ -160,7 +160,7 @@ def _marks(points: Sequence[Point], places: Sequence[tuple[float, float]], unit:
     for point, (px, py) in zip(points, places, strict=True):
         tx, ty = _free_place(px, py, taken)
         taken.append((tx, ty))
-        style = "dot beaten" if beaten(point, points) else "dot"
+        style = "dot" if beaten(point, points) else "dot best"
         dot = element("circle", element("title", text=_said(point, unit)), class_=style, cx=px, cy=py, r=5)
         marks += [dot, element("text", text=point.label, class_="mark", x=tx, y=ty + 4)]
     return marks

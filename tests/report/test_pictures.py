@@ -94,7 +94,8 @@ def test_a_point_is_beaten_by_one_that_is_better_in_one_and_worse_in_none():
     ]
     assert [beaten(point, points) for point in points] == [False, False, True, False]
     chart = Page(step_chart("cost", "ms", points))
-    assert len(chart.having("circle", **{"class": "dot beaten"})) == 1
+    assert len(chart.having("circle", **{"class": "dot"})) == 1
+    assert len(chart.having("circle", **{"class": "dot best"})) == 3
     assert "2 c: 1.00 ms, accuracy 70.00 %, beaten" in chart.text
 
 
