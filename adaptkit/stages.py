@@ -21,7 +21,8 @@ from adaptkit.export.verify import certify, require
 from adaptkit.loading.data import Data, check_fits, load_data
 from adaptkit.loading.models import load_model
 from adaptkit.loading.saved import float_model, load, save
-from adaptkit.metrics.file import file_accuracy, path_accuracy
+from adaptkit.metrics.curve import Curve
+from adaptkit.metrics.file import Collector, file_accuracy, path_accuracy
 from adaptkit.metrics.measured import Outputs
 from adaptkit.metrics.registry import misfits
 from adaptkit.order import order_problems
@@ -137,7 +138,7 @@ class Run:
         ]
         final = self._tested(tested[-1].figures if tested else baseline, certificate.accuracy_onnx)
         final, before = self._side_by_side(final, certificate)
-        final = final.model_copy(update={"metrics": certificate.metrics})
+        final = final.model_copy(update={"metrics": certificate.metrics, "calibration": certificate.calibration})
         baseline = self._tested_baseline(baseline, first).model_copy(update={"latency_ms": before})
         table = layer_table(self.original, model, self.example(), first, last)
         report = Report(
@@ -250,10 +251,12 @@ class Run:
         return measured.model_copy(update={"accuracy": accuracy, "epr": value})
 
     def _tested_baseline(self, measured: Figures, path: Path) -> Figures:
-        outputs = Outputs()
-        seen = path_accuracy(AdaptedModel.load(path), self.data.test, outputs if self.recipe.metrics else None)
+        outputs, curve = Outputs(), Curve()
+        collectors: list[Collector] = [curve, outputs] if self.recipe.metrics else [curve]
+        seen = path_accuracy(AdaptedModel.load(path), self.data.test, *collectors)
         metrics = outputs.measure(self.recipe.metrics, strict=False) if self.recipe.metrics else {}
-        return self._tested(measured, seen.accuracy).model_copy(update={"metrics": metrics})
+        found = {"metrics": metrics, "calibration": curve.bins()}
+        return self._tested(measured, seen.accuracy).model_copy(update=found)
 
     def baseline_figures(self) -> Figures:
         """Give what was measured of the model before any step."""

@@ -92,7 +92,7 @@ def _evaluated(path: Path, data: str, names: list[str]) -> _Evaluation:
     if names and gives_numbers(model):
         return _Evaluation(samples.num_samples, None, file_outputs(model, samples).measure(names), None)
     outputs = Outputs()
-    seen = path_accuracy(model, samples, outputs if names else None)
+    seen = path_accuracy(model, samples, *([outputs] if names else []))
     measured = outputs.measure(names) if names else {}
     return _Evaluation(seen.samples, seen.accuracy, measured, _ways(path, data, seen))
 

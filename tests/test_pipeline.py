@@ -74,6 +74,8 @@ def test_the_report_is_what_stands_in_the_folder(run):
     assert report.final.bytes == (folder / "model.onnx").stat().st_size
     assert report.final.macs < report.baseline.macs
     assert set(report.final.latency_ms) == {"t1_b1", "t1_b8"}
+    for found in (report.baseline, report.final):
+        assert sum(point.samples for point in found.calibration) == report.certificate.samples
     assert [step.name for step in report.steps] == ["prune.structured", "distill.logits", "quantize.static"]
 
 

@@ -13,7 +13,16 @@ from torch import nn
 from adaptkit.conditional.base import Artifact
 from adaptkit.conditional.cascade import Cascaded, CascadeOfModels
 from adaptkit.conditional.exit_training import best_temperature
-from adaptkit.conditional.members import Run, Said, all_opened, ask, estimated_millijoules, gather, sample_seconds
+from adaptkit.conditional.members import (
+    NEW_TO_ALL,
+    Run,
+    Said,
+    all_opened,
+    ask,
+    estimated_millijoules,
+    gather,
+    sample_seconds,
+)
 from adaptkit.conditional.thresholds import NEVER, Answers, Array, Outcome, choose, fastest
 from adaptkit.errors import TargetError
 from adaptkit.export.rule import Rule, leaves_below
@@ -141,6 +150,7 @@ def _tell(
             f"energy of a sample {_shown(outcome.seconds, settings)} on average, "
             f"{_shown(cost[-1], settings)} with the large model alone"
         )
+    notes.append(NEW_TO_ALL)
 
 
 def _named(settings: CascadeOfModels, number: int) -> str:

@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from adaptkit.runtime import AdaptedModel
     from adaptkit.technique import Context
 
+NEW_TO_ALL = (
+    "the validation samples that this was chosen on have to be new to every model in it, also to those that are named: "
+    "a model is surer of what it was trained on, and the bound then promises too much. adaptkit cannot see what it was"
+)
+"""What a report says wherever validation samples decide which model answers."""
 _TIMED = 200
 _clock = thread_time if get_clock_info("thread_time").resolution < 1e-6 else perf_counter
 """One thread does all the work, and its own time is what a run takes where nothing else runs."""

@@ -13,7 +13,7 @@ from torch import nn
 
 from adaptkit.conditional.base import Artifact
 from adaptkit.conditional.image_features import ImageFeatures
-from adaptkit.conditional.members import Run, Said, all_opened, ask, gather, sample_seconds
+from adaptkit.conditional.members import NEW_TO_ALL, Run, Said, all_opened, ask, gather, sample_seconds
 from adaptkit.conditional.neighbours import Judged, Neighbours, best_k
 from adaptkit.conditional.premodel import make_premodel
 from adaptkit.conditional.selection import Label, best_metric, fastest_right, greedy_set, uncorrelated
@@ -197,7 +197,7 @@ def _tell(
         f". A sample takes {1e6 * outcome.seconds:.0f} µs on average, {1e6 * looking:.0f} µs of it to look at the image"
         f", and {1e6 * (looking + seconds[-1]):.0f} µs at worst, {1e6 * seconds[-1]:.0f} µs with the large model alone"
     )
-    notes.append(_judgement(premodel))
+    notes += [_judgement(premodel), NEW_TO_ALL]
 
 
 def _judgement(premodel: Premodel) -> str:

@@ -24,6 +24,8 @@ from adaptkit.export.tensors import (
     relative_error,
     samples_that_fit,
 )
+from adaptkit.metrics.curve import Curve
+from adaptkit.metrics.file import Collector
 from adaptkit.metrics.measured import Outputs
 from adaptkit.modes import evaluating
 from adaptkit.quantization.inspect import island_notes
@@ -70,9 +72,10 @@ def certify(
         ModelError: ONNX Runtime cannot open the file.
     """
     with evaluating(model), torch.no_grad():
-        outputs = Outputs()
+        outputs, curve = Outputs(), Curve()
+        collectors: list[Collector] = [curve, outputs] if metrics else [curve]
         file = AdaptedModel.load(path, torch.get_num_threads())
-        sums, probe = _compare_outputs(model, file, test_batches, outputs if metrics else None)
+        sums, probe = _compare_outputs(model, file, test_batches, collectors)
         quantized = isinstance(model, ExportsItself)
         errors = _layer_errors(model, path, probe, spec, example_inputs)
     factor, floor = (_FACTOR_INTEGER, _FLOOR_INTEGER) if quantized else (_FACTOR_FLOAT, spec.tolerance)
@@ -94,6 +97,7 @@ def certify(
         layer_errors_against="float graph" if quantized else "PyTorch",
         notes=_notes(quantized, sums, spec, path),
         metrics=outputs.measure(metrics, strict=False) if metrics else {},
+        calibration=curve.bins(),
     )
 
 
@@ -149,7 +153,10 @@ class Sums:
 
 
 def _compare_outputs(
-    model: nn.Module, file: AdaptedModel, batches: Iterable[tuple[Tensor, Tensor]], outputs: Outputs | None
+    model: nn.Module,
+    file: AdaptedModel,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    collectors: Sequence[Collector],
 ) -> tuple[Sums, Tensor]:
     sums = Sums()
     probe: Tensor | None = None
@@ -157,8 +164,8 @@ def _compare_outputs(
         probe = x if probe is None else probe
         ours = file.predict(file.expected_input(x.numpy()))
         sums.add(ours, _first_tensor(model(x)).numpy(), y.numpy())
-        if outputs is not None:
-            outputs.add(ours, y.numpy())
+        for collector in collectors:
+            collector.add(ours, y.numpy())
     if probe is None or sums.samples == 0:
         raise DataError("the test split is empty: the ONNX file cannot be verified")
     return sums, probe

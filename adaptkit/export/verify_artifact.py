@@ -15,6 +15,7 @@ from adaptkit.errors import DataError, ExportMismatch
 from adaptkit.export.cpu import saturation_notes
 from adaptkit.export.tensors import NOT_FINITE, Array
 from adaptkit.export.verify import Sums
+from adaptkit.metrics.curve import Curve
 from adaptkit.metrics.measured import Outputs
 from adaptkit.quantization.inspect import island_notes
 from adaptkit.report.schema import Certificate, CertifiedPath
@@ -52,10 +53,12 @@ def certify_artifact(
         ModelError: ONNX Runtime cannot open a file.
     """
     model = AdaptedModel.load(folder, torch.get_num_threads())
-    sums, ways, outputs = Sums(), [_Way(name) for name in model.paths], Outputs()
+    sums, ways = Sums(), [_Way(name) for name in model.paths]
+    outputs, curve = Outputs(), Curve()
     with torch.no_grad():
         for x, y in test_batches:
             ours = _add(model, artifact, x, y, sums, ways)
+            curve.add(ours, y.numpy())
             if metrics:
                 outputs.add(ours, y.numpy())
     samples = sum(way.taken for way in ways)
@@ -77,6 +80,7 @@ def certify_artifact(
         paths=[way.record(samples) for way in ways],
         notes=_notes(artifact, spec, integers, samples - sums.samples, samples),
         metrics=outputs.measure(metrics, strict=False) if metrics else {},
+        calibration=curve.bins(),
     )
 
 

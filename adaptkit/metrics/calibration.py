@@ -65,7 +65,11 @@ def reliability(probabilities: ArrayLike, target: ArrayLike, bins: int = BINS) -
         >>> reliability([[0.2, 0.8], [0.3, 0.7]], [1, 0], bins=2)[1]
         Bin(low=0.5, high=1.0, samples=2, confidence=0.75, accuracy=0.5)
     """
-    confidence, right = certainty(probabilities, target)
+    return bins_of(*certainty(probabilities, target), bins)
+
+
+def bins_of(confidence: Array, right: Array, bins: int = BINS) -> list[Bin]:
+    """Give the calibration curve of samples whose certainty is known."""
     counts, sure, hits = _sums(confidence, right, bins)
     edges = np.linspace(0, 1, bins + 1).tolist()
     return [

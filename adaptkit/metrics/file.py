@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -57,7 +58,14 @@ def file_accuracy(path: Path, batches: Batches) -> float:
     return path_accuracy(AdaptedModel.load(path), batches).accuracy
 
 
-def path_accuracy(model: AdaptedModel, batches: Batches, outputs: Outputs | None = None) -> PathAccuracy:
+class Collector(Protocol):
+    """Something that looks on while a model answers."""
+
+    def add(self, given: Array, target: Array) -> None:
+        """Take the outputs for some samples, and the truth."""
+
+
+def path_accuracy(model: AdaptedModel, batches: Batches, *collectors: Collector) -> PathAccuracy:
     """Measure top-1 accuracy way by way, over one pass of the batches.
 
     A model with several ways gets one sample at a time: one file with exits decides for a batch as a whole.
@@ -65,7 +73,7 @@ def path_accuracy(model: AdaptedModel, batches: Batches, outputs: Outputs | None
     Args:
         model: Gives a score for each class.
         batches: Normalized inputs and labels.
-        outputs: Gets what the model answers, for further metrics.
+        collectors: Get what the model answers, for further metrics.
 
     Raises:
         DataError: The model does not score classes.
@@ -82,8 +90,8 @@ def path_accuracy(model: AdaptedModel, batches: Batches, outputs: Outputs | None
         hit = result.logits.argmax(axis=1) == target
         np.add.at(right, result.path, hit)
         hits += hit.tolist()
-        if outputs is not None:
-            outputs.add(result.logits, target)
+        for collector in collectors:
+            collector.add(result.logits, target)
     return PathAccuracy(model.paths, tuple(taken.tolist()), tuple(right.tolist()), tuple(hits))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from adaptkit.loading.batches import Batches
 from adaptkit.profiling.latency import no_garbage_collection
+from adaptkit.profiling.percentiles import percentiles
 from adaptkit.report.schema import Percentiles, Ratio
 from adaptkit.runtime.model import AdaptedModel
 from adaptkit.runtime.result import Array
@@ -46,13 +47,13 @@ class SampleTiming:
         return np.asarray(np.median(self.calls, axis=0))
 
     def percentiles(self) -> Percentiles:
-        """Give mean, p50, p90 and p99 in milliseconds a call."""
-        return _percentiles(self.seconds)
+        """Give mean, p50, p90, p99 and what lies between them in milliseconds a call."""
+        return percentiles(1000 * self.seconds, mean=True)
 
     def of_way(self, name: str) -> Percentiles | None:
         """Give the same of the samples that took one way, until each had its answer; None where there are none."""
         mine = np.array(self.way) == self.paths.index(name)
-        return _percentiles(np.median(self.waited, axis=0)[mine]) if mine.any() else None
+        return percentiles(1000 * np.median(self.waited, axis=0)[mine], mean=True) if mine.any() else None
 
 
 @dataclass(frozen=True)
@@ -184,8 +185,3 @@ def _time_block(model: AdaptedModel, block: list[Array], timing: SampleTiming) -
             timing.calls[-1].append(spent)
             timing.waited[-1] += (result.waited + (spent - result.waited.max())).tolist()
             timing.way += result.path.tolist() if len(timing.calls) == 1 else []
-
-
-def _percentiles(seconds: Array) -> Percentiles:
-    p50, p90, p99 = (1000 * np.percentile(seconds, [50, 90, 99])).tolist()
-    return Percentiles(p50=p50, p90=p90, p99=p99, mean=1000 * float(np.mean(seconds)))

@@ -1,4 +1,4 @@
-"""What a report says, before it is text or HTML: the before/after rows, the verdict, the accuracy of the steps."""
+"""What a report says, before it is text or HTML: the before/after rows, the ways, the accuracy of the steps."""
 
 from __future__ import annotations
 
@@ -174,47 +174,11 @@ def _cost_rows(report: Report) -> Iterator[Row]:
     yield Row("peak memory", *sizes, times(memory, "less", "more"), memory)
     joules = _millijoules(before.energy_mj), _millijoules(after.energy_mj)
     yield Row(f"energy per sample ({method})", *joules, times(energy, "less", "more"), energy)
-    yield Row(f"EPR ({method})", digits(before.epr), digits(after.epr), times(epr, "lower", "higher"), epr)
+    yield Row(f"EPR ({method})", _millijoules(before.epr), _millijoules(after.epr), times(epr, "lower", "higher"), epr)
 
 
 def _millijoules(value: float | None) -> str:
     return DASH if value is None else f"{digits(value)} mJ"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The result in three facts, each a value and what it says."""
-
-    speed: tuple[str, str]
-    size: tuple[str, str]
-    accuracy: tuple[str, str]
-
-    def __str__(self) -> str:
-        return ", ".join(" ".join(fact) for fact in (self.speed, self.size, self.accuracy))
-
-
-def verdict(report: Report) -> Verdict:
-    """Say how much faster and smaller the final file is, at the first latency setting, and what it cost."""
-    first = next(iter(report.final.speedup.values()), None)
-    size = ratio_of(report.baseline.bytes, report.final.bytes)
-    lost = points(report.baseline.accuracy, report.final.accuracy)
-    return Verdict(
-        _fact(times(first.median if first else None, "faster", "slower"), "speed"),
-        _fact(times(size, "smaller", "larger"), "size"),
-        _fact(lost, "accuracy"),
-    )
-
-
-def _fact(text: str, what: str) -> tuple[str, str]:
-    if text == DASH:
-        return DASH, f"{what} not measured"
-    if text in ("the same", "nothing lost"):
-        return ("0.00", "points lost") if what == "accuracy" else ("1.00 ×", f"the same {what}")
-    value, _, words = text.rpartition(" ")
-    if what == "accuracy":
-        value, _, unit = value.partition(" ")
-        words = f"{unit} {words}"
-    return value, words
 
 
 def step_accuracies(report: Report) -> tuple[str, list[float | None]]:

@@ -10,8 +10,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from adaptkit.report import comparison, numbers
-from adaptkit.report.charts import Point, error_chart, share_chart, step_chart
+from adaptkit.report.charts import error_chart
+from adaptkit.report.pictures import pictures
 from adaptkit.report.schema import Figures, Layer, Report
+from adaptkit.report.verdict import headline, verdict
 
 _METHODS = {
     "rapl": "read from the energy counter of the processor",
@@ -38,11 +40,12 @@ def render(report: Report) -> str:
     split, accuracies = comparison.step_accuracies(report)
     return environment.get_template("report.html.j2").render(
         report=report,
-        verdict=comparison.verdict(report),
+        verdict=verdict(report),
+        headline=headline(report),
+        pictures=pictures(report),
         rows=comparison.comparison(report),
         split=split,
         steps=list(zip(report.steps, accuracies[1:], strict=True)),
-        charts=list(_step_charts(report, split, accuracies)),
         layers=_layer_rows(report.layers),
         behind=comparison.slow_to_gain(report.layers),
         gates=[(gate, *comparison.gate_values(gate)) for gate in report.gates],
@@ -70,7 +73,6 @@ def _errors(report: Report) -> Markup:
 class _Ways:
     """The ways through a conditional model."""
 
-    chart: Markup
     rows: list[tuple[str, ...]]
     summary: str
 
@@ -78,42 +80,9 @@ class _Ways:
 def _ways(final: Figures) -> _Ways | None:
     if final.paths is None:
         return None
-    chart = share_chart({way.name: way.share for way in final.paths.ways})
     rows = comparison.path_rows(final.paths, final.latency_ms, final.accuracy)
     summary = "; ".join(comparison.path_summary(final.paths))
-    return _Ways(chart, rows, f"{summary[0].upper()}{summary[1:]}.")
-
-
-def _step_charts(report: Report, split: str, accuracies: Sequence[float | None]) -> Iterator[Markup]:
-    models = [report.baseline, *(step.figures for step in report.steps)]
-    names = ["before", *(step.name for step in report.steps)]
-    seen = list(accuracies)
-    if not report.steps:
-        final = report.final
-        models.append(final)
-        names.append("after")
-        seen.append(final.accuracy if split == "test" else final.validation_accuracy)
-    for title, unit, cost in _costs(report):
-        yield step_chart(title, unit, list(_points(names, seen, [cost(model) for model in models])))
-
-
-def _points(names: list[str], accuracies: list[float | None], costs: list[float | None]) -> Iterator[Point]:
-    for number, (name, accuracy, cost) in enumerate(zip(names, accuracies, costs, strict=True)):
-        if accuracy is not None and cost is not None:
-            yield Point(str(number), name, cost, accuracy)
-
-
-def _costs(report: Report) -> Iterator[tuple[str, str, Callable[[Figures], float | None]]]:
-    for key, before in report.baseline.latency_ms.items():
-        typical = before.p50 if before.mean is None else before.mean
-        yield f"latency, {comparison.setting_label(key)}", "ms", _latency_at(key, typical)
-    yield "MACs per sample", "M", lambda figures: figures.macs / 1e6
-    yield "file size", "MB", lambda figures: figures.bytes / 1e6
-
-
-def _latency_at(key: str, before: float) -> Callable[[Figures], float | None]:
-    """Latency by the ratio to the baseline: the milliseconds of two steps were measured at different times."""
-    return lambda figures: before / figures.speedup[key].median if key in figures.speedup else None
+    return _Ways(rows, f"{summary[0].upper()}{summary[1:]}.")
 
 
 @dataclass(frozen=True)
@@ -138,7 +107,7 @@ def _layer_rows(layers: Sequence[Layer]) -> list[_LayerRow]:
     columns: tuple[tuple[Callable[[float | None], str], list[float | None], list[float | None]], ...] = (
         (numbers.si, [x.parameters_before for x in layers], [x.parameters_after for x in layers]),
         (numbers.si, [x.macs_before for x in layers], [x.macs_after for x in layers]),
-        (_microseconds, [x.latency_us_before for x in layers], [x.latency_us_after for x in layers]),
+        (numbers.microseconds, [x.latency_us_before for x in layers], [x.latency_us_after for x in layers]),
     )
     pairs = zip(*(_pairs(write, before, after) for write, before, after in columns), strict=True)
     return [
@@ -153,10 +122,6 @@ def _pairs(
     most = max((value for value in (*before, *after) if value), default=1.0)
     for one, other in zip(before, after, strict=True):
         yield _Pair(write(one), write(other), 100 * (one or 0) / most, 100 * (other or 0) / most, one or 0)
-
-
-def _microseconds(value: float | None) -> str:
-    return numbers.DASH if value is None else f"{numbers.digits(value)} µs"
 
 
 def _shape(sizes: Sequence[int] | None) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from adaptkit.report.comparison import comparison, gate_values, verdict
+from adaptkit.report.comparison import comparison, gate_values
 from adaptkit.report.profile_rows import LAYER_HEADINGS, figure_rows, layer_row, machine_summary
 from adaptkit.report.schema import Figures, Profile, Report, SideBySide
 from adaptkit.report.side_by_side import side_by_side_rows
 from adaptkit.report.tables import html_table
+from adaptkit.report.verdict import verdict
 
 _PARAGRAPH = Markup("<p>{}</p>\n")
 

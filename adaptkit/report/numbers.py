@@ -42,6 +42,16 @@ def si(value: float | None, unit: str = "") -> str:
     return f"{number} {_PREFIXES[power]}{unit}".rstrip()
 
 
+def microseconds(value: float | None) -> str:
+    """Write a time in millionths of a second.
+
+    Example:
+        >>> microseconds(12.34)
+        '12.3 µs'
+    """
+    return DASH if value is None else f"{digits(value)} µs"
+
+
 def percent(share: float | None) -> str:
     """Write a share in percent with two decimals.
 

@@ -129,7 +129,7 @@ def pareto_chart(title: str, unit: str, candidates: Sequence[Candidate]) -> Mark
 def _candidate(one: Candidate, unit: str, x: _Axis, y: _Axis) -> list[Markup]:
     px, py = x(one.cost), y(one.accuracy)
     hover = element("title", text=f"{one.name}: {digits(one.cost)} {unit}, {percent(one.accuracy)}")
-    dot = element("circle", hover, class_="dot last" if one.best else "dot first", cx=px, cy=py, r=5)
+    dot = element("circle", hover, class_="dot best" if one.best else "dot", cx=px, cy=py, r=5)
     return [dot, element("text", text=one.label, class_="mark", x=px, y=py - 10 if py > _TOP + 16 else py + 20)]
 
 

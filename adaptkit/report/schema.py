@@ -7,6 +7,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 SCHEMA_VERSION = 1
+LATENCY_LEVELS = (1, *range(5, 100, 5), 99)
+"""Percent of the calls: where `Percentiles.quantiles` are."""
 
 
 class _Record(BaseModel):
@@ -25,6 +27,10 @@ class Percentiles(_Record):
     p90: float
     p99: float
     mean: float | None = None
+    calls: int | None = None
+    """How many were timed; a p99 of fewer than 1,000 is rough."""
+    quantiles: list[float] = []
+    """At `LATENCY_LEVELS`: how the calls are spread."""
 
 
 class Ratio(_Record):
@@ -108,6 +114,8 @@ class Figures(_Record):
     accuracy: float | None = None
     validation_accuracy: float | None = None
     metrics: dict[str, MetricValue] = {}
+    calibration: list[Bin] = []
+    """How sure it was and how often right, over the test split; of the baseline and the final file."""
     parameters: int
     macs: int
     bytes: int
@@ -320,6 +328,8 @@ class Certificate(_Record):
     """Samples that took a way without a network of its own."""
     metrics: dict[str, MetricValue] = {}
     """Of the file or artifact."""
+    calibration: list[Bin] = []
+    """The same of its certainty."""
     paths: list[CertifiedPath] = []
     notes: list[str] = []
 

@@ -19,10 +19,10 @@ from adaptkit.report.comparison import (
     slow_to_gain,
     speedup_text,
     step_accuracies,
-    verdict,
 )
 from adaptkit.report.numbers import DASH, digits, duration, percent, points, ratio_of, times
 from adaptkit.report.schema import Certificate, Figures, Report, Step
+from adaptkit.report.verdict import verdict
 
 
 def render(report: Report, folder: Path | None = None, width: int | None = None) -> str:

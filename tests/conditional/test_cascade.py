@@ -89,7 +89,8 @@ def test_easy_samples_stay_with_the_small_model(rule, inner, original, context, 
 def test_the_notes_tell_rate_bound_and_times(inner, original, context, steady):
     notes: list[str] = []
     made = CascadeOfModels(models=[LITTLE], max_accuracy_drop=0.03).wrap(inner, original, context.replace(notes=notes))
-    (note,) = notes
+    note, warning = notes
+    assert warning.startswith("the validation samples that this was chosen on have to be new to every model in it")
     share = made.outcome.shares[0]
     assert note.startswith(
         f"lenet5_digits answers {100 * share:.1f} %; delegation rate {100 * (1 - share):.1f} %; on 700"
@@ -193,7 +194,7 @@ def test_energy_is_an_estimate_and_said_to_be(inner, original, context, steady):
     notes: list[str] = []
     settings = CascadeOfModels(models=[LITTLE], objective="energy", max_accuracy_drop=0.03)
     settings.wrap(inner, original, context.replace(notes=notes))
-    assert "mJ (estimate) on average" in notes[-1]
+    assert "mJ (estimate) on average" in notes[-2]
 
 
 def test_a_limit_below_what_the_samples_can_show_is_refused(inner, original, context, steady):

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from adaptkit.conditional import selector_calibration
-from adaptkit.conditional.members import Said
+from adaptkit.conditional.members import NEW_TO_ALL, Said
 from adaptkit.conditional.plain import PlainArtifact
 from adaptkit.conditional.selector import ModelSelection
 from adaptkit.conditional.selector_calibration import learn, worth_having
@@ -108,6 +108,7 @@ def test_bright_digits_go_to_the_small_model(settings, inner, original, context,
     assert drop <= 0.03
     assert "1 µs of it to look at the image, and 11 µs at worst, 10 µs with the large model alone" in notes[0]
     assert "features tell rightly whether a model is the one to use for" in notes[1]
+    assert notes[2] == NEW_TO_ALL
 
 
 def test_what_is_not_used_is_left_out(inner, original, context, steady):

@@ -100,6 +100,7 @@ def test_ways_are_told_apart(monkeypatch, tmp_path):
     assert (hit.samples, hit.agreement, hit.accuracy, hit.accuracy_of_all) == (2, None, 1.0, None)
     assert (found.passed, found.samples, found.not_compared, found.agreement) == (False, 6, 2, 0.5)
     assert found.notes == ["2 of 6 samples took a way without a network of its own, and were not compared"]
+    assert sum(point.samples for point in found.calibration) == 6
     with pytest.raises(ExportMismatch, match=r"worst on other: top-1 agreement 50\.00% of 4 samples"):
         require_artifact(found)
 

@@ -14,6 +14,7 @@ from adaptkit.profiling import latency
 from adaptkit.profiling.latency import Timing, compare, measure, speedup
 from adaptkit.profiling.layer_times import layer_times
 from adaptkit.profiling.memory import peak_memory
+from adaptkit.report.schema import LATENCY_LEVELS
 from adaptkit.specs import ProfileSpec
 
 
@@ -62,6 +63,9 @@ def test_percentiles_and_paired_speedup(tmp_path):
     times = tuple(range(1_000_000, 101_000_000, 1_000_000))
     found = Timing(tmp_path, 1, 1, times, 0.0).percentiles()
     assert (found.p50, found.p90, found.p99) == pytest.approx((50.5, 90.1, 99.01))
+    assert found.calls == 100
+    spread = dict(zip(LATENCY_LEVELS, found.quantiles, strict=True))
+    assert (spread[1], spread[50], spread[90], spread[99]) == pytest.approx((1.99, 50.5, 90.1, 99.01))
     slow, fast = Timing(tmp_path, 1, 1, (10, 40, 90), 0.0), Timing(tmp_path, 1, 1, (10, 20, 30), 0.0)
     ratio = speedup(slow, fast)
     assert (ratio.low, ratio.median, ratio.high) == (1.5, 2.0, 2.5)

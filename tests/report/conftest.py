@@ -2,7 +2,18 @@
 
 import pytest
 
-from adaptkit.report.schema import Certificate, Figures, Gate, Layer, Percentiles, Ratio, Report, Step
+from adaptkit.report.schema import (
+    LATENCY_LEVELS,
+    Bin,
+    Certificate,
+    Figures,
+    Gate,
+    Layer,
+    Percentiles,
+    Ratio,
+    Report,
+    Step,
+)
 
 SETTINGS = {"t1_b1": 2.31, "t1_b64": 131.0}
 
@@ -23,6 +34,25 @@ def figures(accuracy, parameters, macs, size, speed, **more):
     return Figures(
         parameters=parameters, macs=macs, bytes=size, latency_ms=latency, speedup=speedup, **(settings | more)
     )
+
+
+@pytest.fixture
+def pictured(report) -> Report:
+    """The same with everything that can be drawn."""
+    for figures, mean in ((report.baseline, 0.8), (report.final, 0.7)):
+        figures.latency_ms = {key: spread(latency) for key, latency in figures.latency_ms.items()}
+        figures.calibration = [
+            Bin(low=0, high=0.5, samples=0, confidence=None, accuracy=None),
+            Bin(low=0.5, high=0.9, samples=2500, confidence=mean, accuracy=0.75),
+            Bin(low=0.9, high=1, samples=7500, confidence=0.97, accuracy=0.94),
+        ]
+    return report
+
+
+def spread(latency: Percentiles) -> Percentiles:
+    """The same with the times between the percentiles."""
+    times = [latency.p50 * (0.9 + 0.002 * level) for level in LATENCY_LEVELS[:-1]] + [latency.p99]
+    return latency.model_copy(update={"calls": 200, "quantiles": times})
 
 
 def layers():

@@ -16,7 +16,7 @@ resnet56-cifar10-edge: 3.63 × faster, 4.30 × smaller, 0.77 points lost
   latency p50, 1 thread, batch 64    131 ms   36.1 ms  3.63 × faster (3.56–3.74)
   peak memory                      71.43 MB  63.43 MB  1.13 × less
   energy per sample (estimate)      34.6 mJ   9.53 mJ  3.63 × less
-  EPR (estimate)                       3.56      1.05  3.38 × lower
+  EPR (estimate)                    3.56 mJ   1.05 mJ  3.38 × lower
 
 steps, against the baseline (speed at 1 thread, batch 1)
                         test    MACs    file   speed         time
