@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from adaptkit.errors import TargetError
 from adaptkit.export.onnx import export_onnx
 from adaptkit.export.traced import takes_only_tensors
 from adaptkit.pruning.channels import ChannelGraph, dependency_groups, remove
@@ -126,17 +127,21 @@ def int8(case: Case) -> dict[str, Any]:
         return _applied("quantize.static", model, inputs, INT8_TOLERANCE, calibration=CALIBRATION)
     programs = [one.program for one in dependency_groups(model, inputs).walked]
     parts = {program.root: program.inputs for program in programs if takes_only_tensors(program.inputs)}
-    found = [
-        _applied("quantize.static", model.get_submodule(root), given, INT8_TOLERANCE, calibration=CALIBRATION)
-        for root, given in parts.items()
-    ]
+    found, left_alone = [], []
+    for root, given in parts.items():
+        try:
+            found.append(
+                _applied("quantize.static", model.get_submodule(root), given, INT8_TOLERANCE, calibration=CALIBRATION)
+            )
+        except TargetError as refusal:  # one that is made of transposed convolutions alone, say
+            left_alone.append(f"{root}: {refusal}")
     worst = max(found, key=lambda cell: float(cell["difference"]))
     seconds = {key: sum(cell[key] for cell in found) for key in ("seconds", "apply_seconds")}
     return {
         **worst,
         **seconds,
         "parts": list(parts),
-        "left_alone": [note for cell in found for note in cell["left_alone"]],
+        "left_alone": [*(note for cell in found for note in cell["left_alone"]), *left_alone],
     }
 
 

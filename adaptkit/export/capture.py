@@ -34,8 +34,9 @@ def capture_program(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Exp
         >>> program.module()(torch.ones(5, 3), torch.zeros(5, 3)).shape
         torch.Size([5, 3])
     """
-    # A batch of one would be burnt into the graph as a constant.
-    inputs = tuple((x if x.shape[0] > 1 else torch.cat([x, x])).contiguous() for x in example_inputs)
+    # A batch of one would be burnt into the graph as a constant, and so would other strides than the usual: those of a
+    # dimension of 1 may be any in what counts as contiguous.
+    inputs = tuple(_usual(x if x.shape[0] > 1 else torch.cat([x, x])) for x in example_inputs)
     sizes = sorted({x.shape[0] for x in inputs})
     if len(sizes) > 1:
         raise ModelError(f"the inputs have batch sizes {' and '.join(map(str, sizes))}, which must be the same")
@@ -49,6 +50,10 @@ def capture_program(model: nn.Module, example_inputs: tuple[Tensor, ...]) -> Exp
             return torch.export.export(model, inputs, dynamic_shapes=shapes, strict=False)
     finally:
         hook.remove()
+
+
+def _usual(x: Tensor) -> Tensor:
+    return x.clone(memory_format=torch.contiguous_format)
 
 
 def _same_batch(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
