@@ -40,6 +40,7 @@ def list_suites() -> None:
 @click.option("--size", type=click.Choice(["smoke", "nightly"]), default="nightly", show_default=True)
 @click.option("--peers-env", type=click.Path(path_type=Path), help="Folder for environments of peers that clash.")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder with data/ and weights/ [ADAPTKIT_DATA].")
+@click.option("--recovery", type=float, help="Epochs of training after a cut, where a suite trains.")
 @click.option("--results", "folder", type=click.Path(path_type=Path), help="Where results go.")
 def run(
     names: tuple[str, ...],
@@ -47,6 +48,7 @@ def run(
     size: Size,
     peers_env: Path | None,
     data: Path | None,
+    recovery: float | None,
     folder: Path | None,
 ) -> None:
     """Run suites by name.
@@ -57,7 +59,12 @@ def run(
     torch.set_num_threads(1)
     given = data or (Path(os.environ["ADAPTKIT_DATA"]) if os.environ.get("ADAPTKIT_DATA") else None)
     target = folder or (SMOKE_RESULTS if size == "smoke" else RESULTS)
-    failed = [name for name in chosen if not _ran(name, size, given, target, peers_env)]
+    environments = peers_env and peers_env.resolve()
+    failed = [
+        name
+        for name in chosen
+        if not _ran(name, Place(size, given, target.resolve(), Peers(environments), recovery=recovery))
+    ]
     if failed:
         raise click.ClickException(f"did not run: {', '.join(failed)}")
 
@@ -85,9 +92,8 @@ def _chosen(names: tuple[str, ...], everything: bool, size: Size) -> list[str]:
     return list(names)
 
 
-def _ran(name: str, size: Size, data: Path | None, folder: Path, peers_env: Path | None) -> bool:
+def _ran(name: str, place: Place) -> bool:
     """Run one suite and write its results; say so, and go on, where it cannot run here."""
-    place = Place(size, data, folder.resolve(), Peers(peers_env and peers_env.resolve()))
     started = time.monotonic()
     try:
         if name in scripts.SCRIPTS:

@@ -25,7 +25,8 @@ class Peer:
         module: As Python imports it.
         requirements: What pip is given.
         apart: Whether its requirements clash with adaptkit's, so that it gets an environment of its own.
-        layered: Whether that environment also sees the packages of this one, adaptkit and torch among them.
+        layered: Whether that environment sees the packages of this one, adaptkit and torch among them. Such a peer can
+            be imported here, too: only what pip believes that it requires clashes.
         options: Of pip.
     """
 
@@ -47,8 +48,13 @@ PEERS = {
         Peer("usearch", "usearch", ("usearch>=2.16",)),
         Peer("hnswlib", "hnswlib", ("hnswlib>=0.8",)),
         Peer("nncf", "nncf", ("nncf==3.4.0", "onnx", "onnxruntime"), apart=True),
-        Peer("neural-compressor", "neural_compressor", ("neural-compressor", "onnx", "onnxruntime"), apart=True),
-        Peer("fasterai", "fasterai", ("fasterai",), apart=True),
+        Peer(
+            "onnx-neural-compressor",
+            "onnx_neural_compressor",
+            ("onnx-neural-compressor", "prettytable", "scipy"),
+            apart=True,
+        ),
+        Peer("fasterai", "fasterai", ("fasterai==0.4.1", "einops"), apart=True, layered=True, options=("--no-deps",)),
         Peer("earlyon", "earlyon", ("earlyon==0.3.0",), apart=True, layered=True, options=("--no-deps",)),
     )
 }
@@ -68,6 +74,11 @@ class Peers:
     def module(self, name: str, part: str = "") -> ModuleType | None:
         """Import a peer into this process; None, and a note, where that does not work."""
         peer = PEERS[name]
+        if peer.layered:
+            python = self.python(name)
+            if python is None:
+                return None
+            sys.path.append(_packages(python))
         try:
             module = importlib.import_module(f"{peer.module}{part}")
         except ImportError as error:
@@ -103,11 +114,15 @@ def _make(folder: Path, peer: Peer) -> None:
     venv.create(folder, with_pip=True, clear=True)
     python = folder / "bin" / "python"
     if peer.layered:
-        packages = Path(_call(python, "-c", "import site; print(site.getsitepackages()[0])").strip())
+        packages = Path(_packages(python))
         ours = [entry for entry in sys.path if entry.endswith("site-packages")]
         (packages / "adaptkit-bench.pth").write_text("\n".join([*ours, str(ROOT)]) + "\n")
     _call(python, "-m", "pip", "install", "--quiet", *peer.options, *peer.requirements)
     (folder / "installed").touch()
+
+
+def _packages(python: Path) -> str:
+    return _call(python, "-c", "import site; print(site.getsitepackages()[0])").strip()
 
 
 def _call(python: Path, *arguments: str) -> str:

@@ -27,6 +27,7 @@ class Place:
         results: Where results are written to.
         peers: The others.
         seed: Of all that is drawn.
+        recovery: Epochs of training after a cut, the same for everybody; those of the suite where None.
     """
 
     size: Size
@@ -34,6 +35,7 @@ class Place:
     results: Path
     peers: Peers
     seed: int = 0
+    recovery: float | None = None
 
     @property
     def smoke(self) -> bool:

@@ -42,7 +42,7 @@ def _keys(place: Place, count: int, queries: int) -> tuple[Array, Array]:
     session = open_session(maker.onnx(tuple(data.sample_shape)).SerializeToString(), 1)
 
     def keys(x: torch.Tensor, many: int) -> Array:
-        drawn = [settings.perturbations.apply(part, rng) for part in x[torch.arange(many) % len(x)].split(1000)]
+        drawn = [settings.perturbations.apply(part, rng) for part in torch.split(x[torch.arange(many) % len(x)], 1000)]
         return np.concatenate([session.run(None, {"input": part.numpy()})[0] for part in drawn])
 
     return keys(images, count), keys(asked, queries)
