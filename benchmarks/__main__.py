@@ -97,7 +97,7 @@ def _ran(name: str, place: Place) -> bool:
     started = time.monotonic()
     try:
         if name in scripts.SCRIPTS:
-            scripts.run(scripts.SCRIPTS[name], place)
+            scripts.run_script(scripts.SCRIPTS[name], place, os.environ)
         else:
             figures = SUITES[name].run(place)
             path = results.write(place, name, figures, time.monotonic() - started)

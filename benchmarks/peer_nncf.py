@@ -3,8 +3,8 @@
     PEER/bin/python benchmarks/peer_nncf.py FLOAT.onnx CALIBRATION.npy INT8.onnx [--safe]
 
 NNCF's own settings; with --safe all weights are kept within what CPUs without VNNI do not saturate on (its
-`overflow_fix`). Its slower bias correction ends in an error on these files (version 3.4.0). The last line that is printed is the processor
-time of the quantization itself.
+`overflow_fix`). Its slower bias correction ends in an error on these files (version 3.4.0). The last line that is
+printed is the processor time of the quantization itself.
 """
 
 import argparse

@@ -13,10 +13,11 @@ Array = np.ndarray[Any, Any]
 
 
 class Reader(CalibrationDataReader):  # type: ignore[misc]
-    """Hands the calibration images to ONNX Runtime's quantizer."""
+    """Hands the calibration images to ONNX Runtime's quantizer, which needs batches of one size for percentiles."""
 
     def __init__(self, x: Array) -> None:
-        self.rest = iter([{"input": x[i : i + 64]} for i in range(0, len(x), 64)])
+        size = max(size for size in range(1, 65) if len(x) % size == 0)
+        self.rest = iter([{"input": x[i : i + size]} for i in range(0, len(x), size)])
 
     def get_next(self) -> dict[str, Array] | None:
         """Return the next batch."""

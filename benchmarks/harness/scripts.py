@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +56,7 @@ SCRIPTS = {
 }
 
 
-def run(script: Script, place: Place) -> None:
+def run_script(script: Script, place: Place, environment: Mapping[str, str]) -> None:
     """Run a script in a process of its own, with its results in the folder of this run.
 
     Raises:
@@ -65,10 +65,10 @@ def run(script: Script, place: Place) -> None:
     arguments = script.arguments(place.size)
     if arguments is None and place.smoke:
         raise NotHere(f"{script.file} has no smoke size")
-    environment = {**os.environ, "BENCHMARK_RESULTS": str(place.results), "OMP_NUM_THREADS": "1"}
-    if script.needs_data:
-        environment["ADAPTKIT_DATA"] = str(place.folder())
+    given = {**environment, "BENCHMARK_RESULTS": str(place.results), "OMP_NUM_THREADS": "1"}
+    if script.needs_data and not place.smoke:
+        given["ADAPTKIT_DATA"] = str(place.folder())
     place.results.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(FOLDER / script.file), *(arguments or ())]
-    if subprocess.run(command, env=environment, check=False).returncode:
+    if subprocess.run(command, env=given, check=False).returncode:
         raise NotHere(f"{script.file} failed, see above")

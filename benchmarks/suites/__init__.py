@@ -1,10 +1,12 @@
 """The suites, by name."""
 
 from benchmarks.harness.suite import Suites
-from benchmarks.suites import cache_lookup, distillation, factorization, pruning
+from benchmarks.suites import cache_lookup, chain, distillation, factorization, pruning, quantization
 
 SUITES: Suites = {
     "pruning": pruning.SUITE,
+    "quantization": quantization.SUITE,
+    "chain": chain.SUITE,
     "factorization": factorization.SUITE,
     "cache_lookup": cache_lookup.SUITE,
     "distillation": distillation.SUITE,

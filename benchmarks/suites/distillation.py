@@ -76,9 +76,16 @@ def _measure(place: Place, pair: Pair) -> Found:
         return value.detach(), own.grad
 
     (value, gradient), (their_value, their_gradient) = step(pair.ours), step(pair.theirs)
-    sides = {"adaptkit": pair.ours, "torchdistill": pair.theirs}
-    times = turns({name: lambda loss=loss: [step(loss) for _ in range(CALLS)] for name, loss in sides.items()},
-                  ROUNDS[place.size], warm_up=2)  # type: ignore[misc]  # fmt: skip
+
+    def steps(loss: Loss) -> Callable[[], None]:
+        def some() -> None:
+            for _ in range(CALLS):
+                step(loss)
+
+        return some
+
+    ways = {"adaptkit": steps(pair.ours), "torchdistill": steps(pair.theirs)}
+    times = turns(ways, ROUNDS[place.size], warm_up=2)
     return {
         "difference": float((value - their_value).abs() / their_value.abs()),
         "gradient_difference": float((gradient - their_gradient).norm() / their_gradient.norm()),

@@ -148,8 +148,8 @@ def table(figures: Found) -> str:
         *rows,
         "",
         f"The {figures['layers']} convolutions of 3 × 3 of one trained network at equal ranks: half of the channels on "
-        f"both sides (Tucker), {CP_RANK} (CP); relative error, mean over layers; processor time, median; latency of the "
-        "ONNX file against that of the original, in turns; accuracy without any training afterwards. fasterai's CP "
+        f"both sides (Tucker), {CP_RANK} (CP); relative error, mean over layers; processor time, median; latency of "
+        "the ONNX file against that of the original, in turns; accuracy without any training afterwards. fasterai's CP "
         "cannot have a rank above the smaller number of channels.",
     ])  # fmt: skip
 
@@ -161,16 +161,13 @@ def _file(found: Found) -> str:
 
 def verdicts(figures: Found) -> list[Verdict]:
     """Compare error, time and latency with the best peer, decomposition by decomposition."""
-    return [
-        verdict
-        for kind in ("Tucker", "CP")
-        for verdict in (
-            _verdict(figures, kind, "error", "relative error of the weights", lambda one: one["error"], "{:.4f}"),
-            _verdict(figures, kind, "seconds", "time to factorize", lambda one: one["seconds"], "{:.2f} s"),
-            _verdict(figures, kind, "t1_b1", "latency, to the original", lambda one: 1 / one["t1_b1"]["median"], "{:.2f} ×"),
-        )
-        if verdict is not None
-    ]  # fmt: skip
+    measures: dict[str, tuple[str, Callable[[Found], float], str]] = {
+        "error": ("relative error of the weights", lambda one: float(one["error"]), "{:.4f}"),
+        "seconds": ("time to factorize", lambda one: float(one["seconds"]), "{:.2f} s"),
+        "t1_b1": ("latency of the file, to the original", lambda one: 1 / float(one["t1_b1"]["median"]), "{:.2f} ×"),
+    }
+    found = (_verdict(figures, kind, key, *each) for kind in ("Tucker", "CP") for key, each in measures.items())
+    return [verdict for verdict in found if verdict is not None]
 
 
 def _verdict(

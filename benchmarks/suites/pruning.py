@@ -129,10 +129,10 @@ def table(figures: Found) -> str:
         *rows,
         "",
         f"To {100 * figures['share']:g} % of the multiply-accumulates, widths in steps of {ROUND_TO}; then "
-        f"{figures['epochs']:g} epochs of the same training for everybody, without a teacher; accuracy of the ONNX file "
-        "on all test images; latency against the original in turns, quartiles; processor time of the cut, with the "
-        "search for the ratio where the peer has no target in MACs. Analysis time and coverage in the first table are "
-        "those of `benchmarks/coverage.py --columns peer`.",
+        f"{figures['epochs']:g} epochs of the same training for everybody, without a teacher; accuracy of the ONNX "
+        "file on all test images; latency against the original in turns, quartiles; processor time of the cut, with "
+        "the search for the ratio where the peer has no target in MACs. Analysis time and coverage in the first table "
+        "are those of `benchmarks/coverage.py --columns peer`.",
     ])  # fmt: skip
 
 

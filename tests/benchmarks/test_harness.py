@@ -86,7 +86,7 @@ def test_scripts_are_there(script):
 
 def test_a_script_without_a_smoke_size_says_so(tmp_path):
     with pytest.raises(NotHere, match=r"selector\.py has no smoke size"):
-        scripts.run(scripts.SCRIPTS["selector"], place(tmp_path))
+        scripts.run_script(scripts.SCRIPTS["selector"], place(tmp_path), {})
 
 
 @pytest.mark.parametrize("suite", SUITES.values(), ids=list(SUITES))
