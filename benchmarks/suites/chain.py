@@ -149,8 +149,8 @@ def table(figures: Found) -> str:
         *rows, "",
         f"{figures['epochs']:g} epochs of training for every candidate that is cut. Of each side the fastest at batch "
         f"1 is chosen that loses at most {100 * figures['limit']:g} point on every second test image; points lost are "
-        "those on the others. Quartiles of turns. Energy is estimated from operations and bytes (Horowitz 2014), for all "
-        "files, not measured.",
+        "those on the others. Quartiles of turns. Energy is estimated from operations and bytes (Horowitz 2014), for "
+        "all files, not measured.",
     ])  # fmt: skip
 
 
