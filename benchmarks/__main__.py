@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import torch
 
+from adaptkit.errors import AdaptkitError
 from benchmarks import pages
 from benchmarks.harness import results, scripts
 from benchmarks.harness.peers import Peers
@@ -102,7 +103,7 @@ def _ran(name: str, place: Place) -> bool:
             figures = SUITES[name].run(place)
             path = results.write(place, name, figures, time.monotonic() - started)
             click.echo(f"\n{SUITES[name].table(figures)}\n\n{path}")
-    except NotHere as error:
+    except (NotHere, AdaptkitError) as error:
         click.echo(f"{name}: {error}", err=True)
         return False
     for peer, found in place.peers.found.items():

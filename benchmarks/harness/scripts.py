@@ -38,7 +38,7 @@ class Script:
 
 _HOURS, _WORK = "hours: by name only", "runs/benchmarks-work"
 SCRIPTS = {
-    "main_job": Script("main_job.py", ("digits-edge", "resnet20-cifar10"), ("digits-edge",), "15 minutes", False),
+    "main_job": Script("main_job.py", ("digits-edge", "resnet20-cifar10"), None, "15 minutes", False),
     "cli_start": Script("cli_start.py", (), None, "a minute", False),
     "factorization_time": Script("factorization.py", (), None, "4 minutes", False),
     "result_cache": Script("result_cache.py", (), None, "15 minutes"),

@@ -1,4 +1,4 @@
-"""The suites' code on the digits, with no peer: what CI runs in full is `python -m benchmarks run --all --size smoke`."""
+"""The parts of the suites, with no peer; CI runs them in full by `python -m benchmarks run --all --size smoke`."""
 
 import numpy as np
 import pytest
