@@ -74,11 +74,11 @@ def run(
 @click.option("--check", is_flag=True, help="Change nothing; fail where a page is not what the results say.")
 def tables(check: bool) -> None:
     """Write the tables of README.md, benchmarks/README.md and docs/ from the results."""
-    stale = [path for path, text in pages.pages().items() if not path.is_file() or path.read_text() != text]
+    stale = {path: text for path, text in pages.pages().items() if not path.is_file() or path.read_text() != text}
     if check and stale:
         raise click.ClickException(f"not up to date: {', '.join(map(str, stale))}; run python -m benchmarks tables")
-    for path in stale:
-        path.write_text(pages.pages()[path])
+    for path, text in stale.items():
+        path.write_text(text)
         click.echo(f"wrote {path}")
 
 

@@ -38,6 +38,9 @@ class Peer:
     options: tuple[str, ...] = ()
 
 
+_FVCORE = ("fvcore", "iopath", "portalocker", "tabulate", "termcolor", "yacs")
+"""What earlyon imports of its requirements, and what that imports."""
+
 PEERS = {
     peer.package: peer
     for peer in (
@@ -55,7 +58,7 @@ PEERS = {
             apart=True,
         ),
         Peer("fasterai", "fasterai", ("fasterai==0.4.1", "einops"), apart=True, layered=True, options=("--no-deps",)),
-        Peer("earlyon", "earlyon", ("earlyon==0.3.0",), apart=True, layered=True, options=("--no-deps",)),
+        Peer("earlyon", "earlyon", ("earlyon==0.3.0", *_FVCORE), apart=True, layered=True, options=("--no-deps",)),
     )
 }
 

@@ -41,7 +41,7 @@ SCRIPTS = {
     "main_job": Script("main_job.py", ("digits-edge", "resnet20-cifar10"), None, "15 minutes", False),
     "cli_start": Script("cli_start.py", (), None, "a minute", False),
     "factorization_time": Script("factorization.py", (), None, "4 minutes", False),
-    "result_cache": Script("result_cache.py", (), None, "15 minutes"),
+    "result_cache": Script("result_cache.py", None, None, "half an hour: by name only"),
     "activation_cache": Script("activation_cache.py", None, None, _HOURS),
     "cascade": Script("cascade.py", (_WORK,), None, "10 minutes"),
     "coverage": Script("coverage.py", None, None, _HOURS, False),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
+import math
 from contextlib import ExitStack
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from adaptkit.conditional.base import Artifact, opened
@@ -16,13 +17,14 @@ from adaptkit.conditional.members import Run, sample_seconds
 from adaptkit.conditional.plain import PlainArtifact
 from adaptkit.distillation import LogitDistillation
 from adaptkit.errors import TargetError
+from adaptkit.loading.batches import BatchSource, as_batches
 from adaptkit.pruning import StructuredPruning
 from adaptkit.runtime import AdaptedModel
 from adaptkit.technique import Context
 from adaptkit.training.settings import FitSettings
 from benchmarks.harness.data import everything, task, trained
 from benchmarks.harness.suite import Found, Place, Suite, Verdict, outcome
-from benchmarks.machine import RESULTS
+from benchmarks.peer_earlyon import Peer
 
 EPOCHS = {"smoke": 3.0, "nightly": 2.0}
 SHARES = {"smoke": (0.5,), "nightly": (0.8, 0.6, 0.45, 0.3)}
@@ -30,6 +32,7 @@ DROP = {"smoke": 0.15, "nightly": 0.01}
 EXITS = {"smoke": ("stage1",), "nightly": ("layer1", "layer2")}
 SAMPLES = {"smoke": 100, "nightly": 1000}
 FIT = FitSettings(learning_rate=0.03, gradient_clip=5)
+OURS = "adaptkit, early exits"
 
 
 def run(place: Place) -> Found:
@@ -49,14 +52,14 @@ def run(place: Place) -> Found:
     made: dict[str, Artifact] = {"the network whole": PlainArtifact(copy.deepcopy(model), (example,))}
     refused = ""
     try:
-        made["adaptkit, early exits"] = _with_exits(place, model, context, epochs)
+        made[OURS] = _with_exits(place, model, context, epochs)
     except TargetError as error:
         refused = str(error)
     for share in SHARES[place.size]:
         small = _static(model, context, share, epochs)
         made[f"static, {100 * share:g} % of the MACs"] = PlainArtifact(small, (example,))
-    found = _measured(place, made, x[1::2], y[1::2])
-    return {"ways": found, "epochs": epochs, "drop": DROP[place.size], "refused": refused, "earlyon": earlyon()}
+    found = _measured(place, made, _earlyon(place, model, context, epochs), x[1::2], y[1::2])
+    return {"ways": found, "epochs": epochs, "drop": DROP[place.size], "refused": refused}
 
 
 def _with_exits(place: Place, model: nn.Module, context: Context, epochs: float) -> Artifact:
@@ -67,42 +70,57 @@ def _with_exits(place: Place, model: nn.Module, context: Context, epochs: float)
     return settings.calibrate(network, model, context)
 
 
+def _earlyon(place: Place, model: nn.Module, context: Context, epochs: float) -> dict[str, Peer]:
+    """Let earlyon put exits at the same points, in its two ways to train; it takes whole epochs only."""
+    if place.peers.module("earlyon") is None:
+        return {}
+    assert context.train is not None
+    assert context.validation is not None
+    assert context.calibration is not None
+    found = {}
+    for training in ("joint", "two_stage"):
+        train = as_batches(context.train)
+        peer = Peer(copy.deepcopy(model), EXITS[place.size], train, math.ceil(epochs), training)
+        peer.calibrate(_pair(context.validation), _pair(context.calibration), DROP[place.size])
+        found[f"earlyon, {training.replace('_', ' ')} training, in PyTorch"] = peer
+    return found
+
+
+def _pair(source: BatchSource) -> tuple[Tensor, Tensor]:
+    """Give a split that is a pair of tensors already."""
+    assert isinstance(source, tuple)
+    return source
+
+
 def _static(model: nn.Module, context: Context, share: float, epochs: float) -> nn.Module:
     small = StructuredPruning(macs=share, importance="taylor").apply(copy.deepcopy(model), context)
     return LogitDistillation(epochs=epochs, fit=FIT).apply(small, dataclasses.replace(context))
 
 
-def _measured(place: Place, made: dict[str, Artifact], x: Tensor, y: Tensor) -> dict[str, Found]:
+def _measured(
+    place: Place, made: dict[str, Artifact], peers: dict[str, Peer], x: Tensor, y: Tensor
+) -> dict[str, Found]:
     images = x.numpy()[np.random.default_rng(place.seed).permutation(len(x))]
     with ExitStack() as stack:
         models = {name: stack.enter_context(opened(artifact)) for name, artifact in made.items()}
         accuracies = {name: _accuracy(model, x.numpy(), y.numpy()) for name, model in models.items()}
         shares = {name: {each.name: each.share for each in model.statistics} for name, model in models.items()}
-        spent = sample_seconds([Run(model) for model in models.values()], images, samples=SAMPLES[place.size])
+        runs = {name: Run(model) for name, model in models.items()} | {name: peer.run for name, peer in peers.items()}
+        with torch.inference_mode():
+            spent = sample_seconds(list(runs.values()), images, samples=SAMPLES[place.size])
+            for name, peer in peers.items():
+                classes, taken = peer.answers(x)
+                accuracies[name] = float((classes == y.numpy()).mean())
+                shares[name] = {f"exit {each}": float((taken == each).mean()) for each in sorted(set(taken.tolist()))}
     return {
         name: {"accuracy": accuracies[name], "mean_ms": 1e3 * float(seconds), "shares": shares[name]}
-        for name, seconds in zip(models, spent, strict=True)
+        for name, seconds in zip(runs, spent, strict=True)
     }
 
 
 def _accuracy(model: AdaptedModel, x: np.ndarray, y: np.ndarray) -> float:
     given = np.concatenate([model(x[i : i + 250]).logits for i in range(0, len(x), 250)])
     return float((given.argmax(1) == y).mean())
-
-
-def earlyon() -> dict[str, Found]:
-    """Read what `benchmarks/early_exit.py --peer` has measured, network by network."""
-    path = RESULTS / "early_exit.json"
-    results = json.loads(path.read_text()) if path.is_file() else {}
-    return {
-        name: {
-            "adaptkit": found["adaptkit"]["accuracy"],
-            "commit": found["earlyon"]["machine"]["commit"],
-            **{way: each for way, each in found["earlyon"].items() if way != "machine"},
-        }
-        for name, found in results.items()
-        if "earlyon" in found
-    }
 
 
 def table(figures: Found) -> str:
@@ -113,56 +131,44 @@ def table(figures: Found) -> str:
         shares = shares if len(found["shares"]) > 1 else "–"
         rows.append(f"| {name} | {100 * found['accuracy']:.2f} % | {found['mean_ms']:.3f} ms | {shares} |")
     if figures["refused"]:
-        rows.append(f"| adaptkit, early exits | refused: {figures['refused']} | – | – |")
+        rows.append(f"| {OURS} | refused: {figures['refused']} | – | – |")
     return "\n".join([
         *rows, "",
         f"{figures['epochs']:g} epochs for everybody but the whole network: jointly with the exits, or with "
         f"distillation after the cut. Thresholds may lose {100 * figures['drop']:g} points, bounded on every second "
         "test image; top-1 and time are those of the others, in turns, processor time. The static network is chosen by "
-        "its top-1 on these, which favours it. Figures beside earlyon are those of "
-        "`benchmarks/early_exit.py --peer`, see docs/measured.md.",
+        "its top-1 on these, which favours it. earlyon's exit −1 is the end.",
     ])  # fmt: skip
 
 
 def verdicts(figures: Found) -> list[Verdict]:
-    """Compare with the fastest static network that is as accurate, and with earlyon."""
-    return [*_beside_static(figures["ways"]), *_beside_earlyon(figures["earlyon"])]
-
-
-def _beside_static(ways: dict[str, Found]) -> list[Verdict]:
-    ours = ways.get("adaptkit, early exits")
-    if ours is None:
+    """Compare with the fastest static network that is as accurate, and with the fastest of earlyon's."""
+    ways = figures["ways"]
+    if OURS not in ways:
         return []
-    as_good = {
+    return [*_beside(ways, "static"), *_beside(ways, "earlyon")]
+
+
+def _beside(ways: dict[str, Found], kind: str) -> list[Verdict]:
+    """Compare with the fastest of a kind; a static network, or the whole one, must be as accurate."""
+    ours = ways[OURS]
+    others = {
         name: found
         for name, found in ways.items()
-        if not name.startswith("adaptkit") and found["accuracy"] >= ours["accuracy"] - 0.001
+        if name != OURS and name.startswith("earlyon") == (kind == "earlyon")
     }
-    if not as_good:
+    if kind == "static":
+        others = {name: found for name, found in others.items() if found["accuracy"] >= ours["accuracy"] - 0.001}
+    if not others:
         return []
-    name = min(as_good, key=lambda each: as_good[each]["mean_ms"])
-    pair = (ours["mean_ms"], as_good[name]["mean_ms"])
-    return [Verdict(
-        "mean time of exits, to the fastest static network of that accuracy", f"{pair[0]:.3f} ms", f"{pair[1]:.3f} ms",
-        name, outcome(*pair, lower_is_better=True),
-    )]  # fmt: skip
-
-
-def _beside_earlyon(networks: dict[str, Found]) -> list[Verdict]:
-    found = []
-    for network, ways in networks.items():
-        theirs = {name: way for name, way in ways.items() if isinstance(way, dict)}
-        name = min(theirs, key=lambda each: theirs[each]["mean_ms"])
-        pair = (theirs[name]["adaptkit_ms"], theirs[name]["mean_ms"])
-        found.append(Verdict(
-            f"{network}: mean time", f"{pair[0]:.2f} ms at {100 * ways['adaptkit']:.2f} %",
-            f"{pair[1]:.2f} ms at {100 * theirs[name]['accuracy']:.2f} %, in PyTorch",
-            f"earlyon, {name.replace('_', ' ')}", outcome(*pair, lower_is_better=True),
-        ))  # fmt: skip
-    return found
+    name = min(others, key=lambda each: others[each]["mean_ms"])
+    times = [found["mean_ms"] for found in (ours, others[name])]
+    told, other = (f"{found['mean_ms']:.3f} ms at {100 * found['accuracy']:.2f} %" for found in (ours, others[name]))
+    what = {"static": "exits, to the fastest static network as accurate", "earlyon": "exits, to earlyon's"}[kind]
+    return [Verdict(f"{what}: mean time", told, other, name, outcome(*times, lower_is_better=True))]
 
 
 SUITE = Suite(
     about="Early exits beside smaller static networks and earlyon: mean time at equal accuracy",
-    run=run, table=table, verdicts=verdicts, peers=(), minutes=45,
+    run=run, table=table, verdicts=verdicts, peers=("earlyon",), minutes=45,
 )  # fmt: skip

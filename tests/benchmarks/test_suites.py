@@ -128,8 +128,11 @@ def test_exits_are_compared_with_the_fastest_static_network_that_is_as_good():
         "static, a": {"accuracy": 0.9, "mean_ms": 1.0},
         "static, b": {"accuracy": 0.8, "mean_ms": 0.1},
     }
-    [verdict] = early_exit._beside_static(ways)
+    [verdict] = early_exit.verdicts({"ways": ways})
     assert (verdict.peer, verdict.outcome) == ("static, a", "worse")
+    _, verdict = early_exit.verdicts({"ways": {**ways, "earlyon, joint": {"accuracy": 0.5, "mean_ms": 3.0}}})
+    assert (verdict.theirs, verdict.outcome) == ("3.000 ms at 50.00 %", "better")
+    assert early_exit.verdicts({"ways": {"static, a": ways["static, a"]}}) == []
 
 
 def test_integers_are_compared_with_the_best_peer_of_each_kind():
