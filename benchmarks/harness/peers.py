@@ -135,5 +135,5 @@ def _call(python: Path, *arguments: str) -> str:
 
 def _last_line(error: subprocess.CalledProcessError) -> str:
     lines = [line for line in (error.stderr or error.stdout or "").splitlines() if line.strip()]
-    errors = [line for line in lines if "rror" in line]
+    errors = [line for line in lines if "error" in line.lower()]
     return (errors or lines or [f"exit code {error.returncode}"])[-1].strip()

@@ -98,7 +98,7 @@ class Suite:
 Suites = Mapping[str, Suite]
 
 
-def outcome(ours: float, theirs: float, *, lower_is_better: bool, within: float = 0.02) -> Any:
+def outcome(ours: float, theirs: float, *, lower_is_better: bool, within: float = 0.05) -> Any:
     """Say how adaptkit stands beside a peer; a difference of less than `within` is none.
 
     Example:

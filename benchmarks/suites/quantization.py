@@ -62,7 +62,7 @@ def _of_one(name: str, ways: Found) -> list[Verdict]:
 
     def top(way: str, found: Found) -> Verdict:
         pair = [100 * each["accuracy"] for each in (found, theirs[accurate])]
-        better = outcome(*pair, lower_is_better=False, within=0.001)
+        better = outcome(*pair, lower_is_better=False, within=0.002)
         return Verdict(f"{name}, int8: top-1, {way}", f"{pair[0]:.2f} %", f"{pair[1]:.2f} %", accurate, better)
 
     speed = [each["speedup"]["b1"]["median"] for each in (ours, theirs[fast])]

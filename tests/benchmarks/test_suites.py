@@ -92,6 +92,17 @@ def test_factorization_measures_error_by_impulses(tmp_path, without_peers):
     assert factorization._error(nn.Sequential(half), {"0": conv}) == pytest.approx(0.5)
 
 
+def test_a_fast_factorization_that_is_far_off_is_no_rival():
+    def way(error, speed):
+        return {"error": error, "seconds": 1.0, "t1_b1": {"median": speed}}
+
+    ways = {"Tucker, adaptkit": way(0.5, 2.0), "Tucker, a": way(0.99, 9.0), "Tucker, b": way(0.4, 1.0)}
+    ways |= {"CP, adaptkit": way(0.5, 2.0)}
+    error, _, latency = factorization.verdicts({"ways": ways})
+    assert (error.peer, error.outcome) == ("b", "worse")
+    assert (latency.peer, latency.outcome) == ("b", "better")
+
+
 def test_pruning_says_what_failed(tmp_path):
     def broken(model, example, share):
         raise RuntimeError("shapes do not fit\nmore")
