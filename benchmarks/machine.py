@@ -10,7 +10,7 @@ import torch
 
 from adaptkit.lock import cpu_name
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(os.environ.get("BENCHMARK_RESULTS") or Path(__file__).parent / "results")
 
 
 def machine() -> dict[str, object]:

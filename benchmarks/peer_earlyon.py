@@ -30,7 +30,7 @@ class Epochs:
 
 def chunks(split: Split) -> list[tuple[Tensor, Tensor]]:
     """Cut a split into batches of 250."""
-    return list(zip(split[0].split(250), split[1].split(250), strict=True))
+    return list(zip(torch.split(split[0], 250), torch.split(split[1], 250), strict=True))
 
 
 class Peer:

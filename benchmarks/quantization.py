@@ -1,10 +1,12 @@
-"""Static quantization of CIFAR networks beside ONNX Runtime's own quantizer and NNCF.
+"""Static quantization of CIFAR networks beside the quantizers of ONNX Runtime, NNCF and Neural Compressor.
 
     ADAPTKIT_DATA=… NNCF_PYTHON=PEER/bin/python python benchmarks/quantization.py resnet20 resnet56 mobilenet_v2
 
 Adds to benchmarks/results/quantization.json. Calibration: 512 training images for everybody. Accuracy: the whole test
-split. Latency: one thread, the files take turns. NNCF (`pip install nncf onnx onnxruntime`, in an environment of its
-own) is left out where NNCF_PYTHON is not set. The weights of MobileNetV2 are made by benchmarks/train.py.
+split. Latency: one thread, the files take turns. NNCF and Neural Compressor stand in environments of their own, which
+`python -m benchmarks run quantization --peers-env DIR` makes, and are left out where NNCF_PYTHON or INC_PYTHON is not
+set. The weights of MobileNetV2 are made by benchmarks/train.py; `digits` is the network of the package on its own data
+and needs no folder.
 """
 
 import io
@@ -25,14 +27,16 @@ import onnxruntime as ort
 import torch
 from machine import RESULTS, machine
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
-from onnxruntime.quantization.shape_inference import quant_pre_process
+from peer_onnxruntime import by_onnx_runtime
 from PIL import Image
 from safetensors.torch import load_file
 
 from adaptkit.export.onnx import final_onnx, to_onnx
+from adaptkit.loading.data import load_data
+from adaptkit.loading.models import load_model
 from adaptkit.quantization import StaticQuantization
 from adaptkit.quantization.inspect import float_islands, saturation_risk
+from adaptkit.specs import DataSpec, ModelSpec
 from adaptkit.technique import Context
 from adaptkit_zoo.cifar_mobilenet import mobilenet_v2_cifar
 from adaptkit_zoo.cifar_resnet import resnet20_cifar, resnet56_cifar
@@ -42,6 +46,8 @@ MODELS: dict[str, tuple[Callable[[], torch.nn.Module], str]] = {
     "resnet56": (resnet56_cifar, "resnet56-cifar10-jpeg"),
     "mobilenet_v2": (mobilenet_v2_cifar, "mobilenet_v2_cifar"),
 }
+DIGITS = "digits"
+PEERS = {"NNCF_PYTHON": "peer_nncf.py", "INC_PYTHON": "peer_neural_compressor.py"}
 MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 ROUNDS = {1: 400, 64: 12}
 
@@ -59,39 +65,27 @@ def images(archive: Path, split: str, count: int | None = None) -> tuple[np.ndar
     return x, np.array([classes.index(name.split("/")[-2]) for name in chosen])
 
 
-class Reader(CalibrationDataReader):
-    """Hands the calibration images to ONNX Runtime's quantizer."""
+class Apart:
+    """A peer in an environment of its own.
 
-    def __init__(self, x: np.ndarray) -> None:
-        self.rest = iter([{"input": x[i : i + 64]} for i in range(0, len(x), 64)])
+    Args:
+        variable: Of the environment, with its interpreter; see `PEERS`.
+        options: Of the peer's script.
+    """
 
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        """Return the next batch."""
-        return next(self.rest, None)
+    def __init__(self, variable: str, *options: str) -> None:
+        self.variable, self.options, self.seconds = variable, options, float("nan")
 
-
-def by_onnx_runtime(proto: onnx.ModelProto, x: np.ndarray, ranges: str, reduce_range: bool = False) -> onnx.ModelProto:
-    """Quantize with onnxruntime.quantization: QDQ, per channel, u8 activations, s8 weights."""
-    with tempfile.TemporaryDirectory() as folder:
-        paths = [str(Path(folder, name)) for name in ("float.onnx", "prepared.onnx", "int8.onnx")]
-        onnx.save(proto, paths[0])
-        quant_pre_process(paths[0], paths[1])
-        quantize_static(
-            paths[1], paths[2], Reader(x), quant_format=QuantFormat.QDQ, per_channel=True, reduce_range=reduce_range,
-            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, calibrate_method=CalibrationMethod[ranges],
-        )  # fmt: skip
-        return onnx.load(paths[2])
-
-
-def by_nncf(proto: onnx.ModelProto, x: np.ndarray, *options: str) -> onnx.ModelProto:
-    """Quantize with NNCF, in its own environment."""
-    with tempfile.TemporaryDirectory() as folder:
-        onnx.save(proto, Path(folder, "float.onnx"))
-        np.save(Path(folder, "samples.npy"), x)
-        command = [os.environ["NNCF_PYTHON"], str(Path(__file__).with_name("peer_nncf.py"))]
-        files = [str(Path(folder, name)) for name in ("float.onnx", "samples.npy", "int8.onnx")]
-        subprocess.run([*command, *files, *options], check=True, stdout=sys.stderr)
-        return onnx.load(Path(folder, "int8.onnx"))
+    def __call__(self, proto: onnx.ModelProto, x: np.ndarray) -> onnx.ModelProto:
+        """Quantize; keeps the time that the peer itself took, without the start of its process."""
+        with tempfile.TemporaryDirectory() as folder:
+            onnx.save(proto, Path(folder, "float.onnx"))
+            np.save(Path(folder, "samples.npy"), x)
+            command = [os.environ[self.variable], str(Path(__file__).with_name(PEERS[self.variable]))]
+            files = [str(Path(folder, name)) for name in ("float.onnx", "samples.npy", "int8.onnx")]
+            done = subprocess.run([*command, *files, *self.options], check=True, stdout=subprocess.PIPE, text=True)
+            self.seconds = float(done.stdout.split()[-1])
+            return onnx.load(Path(folder, "int8.onnx"))
 
 
 def by_adaptkit(model: torch.nn.Module, x: np.ndarray, **settings: object) -> onnx.ModelProto:
@@ -160,11 +154,16 @@ def speedups(protos: dict[str, onnx.ModelProto], x: np.ndarray, batch: int) -> d
     return result
 
 
-def compare(name: str, folder: Path, x_fit: np.ndarray, test: tuple[np.ndarray, np.ndarray]) -> dict[str, object]:
+def compare(
+    name: str, folder: Path | None, x_fit: np.ndarray, test: tuple[np.ndarray, np.ndarray]
+) -> dict[str, object]:
     """Quantize one model in every way, and measure."""
 
     def fresh() -> torch.nn.Module:
+        if name == DIGITS:
+            return load_model(ModelSpec(zoo="resnet_digits"))
         build, weights = MODELS[name]
+        assert folder is not None
         model = build().eval()
         model.load_state_dict(load_file(folder / "weights" / f"{weights}.safetensors"))
         return model
@@ -183,14 +182,19 @@ def compare(name: str, folder: Path, x_fit: np.ndarray, test: tuple[np.ndarray, 
         ),
         "adaptkit 7 bits, learned rounding": lambda: by_adaptkit(fresh(), x_fit, weight_bits=7, rounding="learned"),
     }
-    if "NNCF_PYTHON" in os.environ:
-        ways["nncf 8 bits"] = lambda: by_nncf(plain, x_fit)
-        ways["nncf 7 bits"] = lambda: by_nncf(plain, x_fit, "--safe")
+    apart = {
+        "nncf 8 bits": Apart("NNCF_PYTHON"),
+        "nncf 7 bits": Apart("NNCF_PYTHON", "--safe"),
+        "neural-compressor 8 bits": Apart("INC_PYTHON"),
+    }
+    there = {way: peer for way, peer in apart.items() if peer.variable in os.environ}
+    ways |= {way: lambda peer=peer: peer(plain, x_fit) for way, peer in there.items()}
     protos, seconds, refused = {}, {}, {}
     for way, quantize in ways.items():
         started = time.process_time()
         protos[way] = quantize()
-        seconds[way] = round(time.process_time() - started, 1)
+        spent = there[way].seconds if way in there else time.process_time() - started
+        seconds[way] = round(spent, 1)
         if reason := refusal(protos[way], test[0][:1]):
             refused[way] = {"refused": reason}
             del protos[way]
@@ -200,7 +204,7 @@ def compare(name: str, folder: Path, x_fit: np.ndarray, test: tuple[np.ndarray, 
         kind: {
             **quality(chosen[kind], chosen["float32"], test[1]),
             "bytes": proto.ByteSize(),
-            "cpu_seconds": None if kind.startswith("nncf") else seconds[kind],
+            "cpu_seconds": seconds[kind],
             "speedup": {f"b{batch}": speed[batch][kind] for batch in ROUNDS},
             "float_islands": len(float_islands(proto)),
             "layers_that_can_saturate": len(saturation_risk(proto)),
@@ -210,15 +214,27 @@ def compare(name: str, folder: Path, x_fit: np.ndarray, test: tuple[np.ndarray, 
     return {**found, **refused}
 
 
+def digits() -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Give calibration images, and the test split."""
+    data = load_data(DataSpec(digits=True, validation=150, calibration=200, batch_size=500), seed=0)
+    fit, test = next(iter(data.calibration)), next(iter(data.test))
+    return fit[0].numpy(), (test[0].numpy(), test[1].numpy())
+
+
+def photographs(folder: Path) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Give calibration images of CIFAR-10, and the test split."""
+    archive = folder / "data" / "cifar10-jpeg.zip"
+    return images(archive, "train", 512)[0], images(archive, "test")
+
+
 def main() -> None:
     """Compare the models named on the command line; results of others stay."""
-    folder = Path(os.environ["ADAPTKIT_DATA"])
-    archive = folder / "data" / "cifar10-jpeg.zip"
-    x_fit, _ = images(archive, "train", 512)
-    test = images(archive, "test")
+    names = sys.argv[1:] or list(MODELS)
+    folder = None if names == [DIGITS] else Path(os.environ["ADAPTKIT_DATA"])
+    x_fit, test = digits() if folder is None else photographs(folder)
     path = RESULTS / "quantization.json"
     result = json.loads(path.read_text()) if path.is_file() else {}
-    for name in sys.argv[1:] or MODELS:
+    for name in names:
         result[name] = {"ways": compare(name, folder, x_fit, test), "machine": machine()}
         path.write_text(json.dumps(result, indent=1) + "\n")
         for way, found in result[name]["ways"].items():

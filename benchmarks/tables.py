@@ -1,21 +1,25 @@
-"""Write the measured tables of README.md and docs/ from benchmarks/results/.
-
-    python benchmarks/tables.py
+"""The measured tables of README.md and docs/, from benchmarks/results/: `python -m benchmarks tables` writes them.
 
 A table stands between <!-- table:NAME --> and <!-- /table --> and is replaced there.
 """
 
 import json
 import re
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from machine import RESULTS
-from table_parts import deciles, note
-from tables_conditional import activation_cache, cascade, early_exit, earlyon, frame_cache, result_cache, selector
-from tables_coverage import coverage, coverage_peer
-
-ROOT = Path(__file__).parent.parent
+from benchmarks.machine import RESULTS
+from benchmarks.table_parts import deciles, note
+from benchmarks.tables_conditional import (
+    activation_cache,
+    cascade,
+    early_exit,
+    earlyon,
+    frame_cache,
+    result_cache,
+    selector,
+)
+from benchmarks.tables_coverage import coverage, coverage_peer
 
 
 def main_job() -> str:
@@ -225,17 +229,11 @@ TABLES = {
 }
 
 
-def main() -> None:
-    """Rewrite every table in place."""
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
-        text = path.read_text()
-        for name, made in TABLES.items():
-            pattern = re.compile(rf"(<!-- table:{name} -->\n).*?(<!-- /table -->)", re.DOTALL)
-            if pattern.search(text):
-                table = made()
-                text = pattern.sub(lambda match, table=table: f"{match[1]}{table}\n{match[2]}", text)
-        path.write_text(text)
-
-
-if __name__ == "__main__":
-    main()
+def filled(text: str, more: Mapping[str, Callable[[], str]]) -> str:
+    """Write every table anew that a page has a place for; `more` are tables that are not of this module."""
+    for name, made in {**TABLES, **more}.items():
+        pattern = re.compile(rf"(<!-- table:{name} -->\n).*?(<!-- /table -->)", re.DOTALL)
+        if pattern.search(text):
+            table = made()
+            text = pattern.sub(lambda match, table=table: f"{match[1]}{table}\n{match[2]}", text)  # type: ignore[misc]
+    return text

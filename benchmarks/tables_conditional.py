@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from machine import RESULTS
-from table_parts import deciles, note
+from benchmarks.machine import RESULTS
+from benchmarks.table_parts import deciles, note
 
 
 def frame_cache() -> str:

@@ -5,7 +5,7 @@ import statistics
 import textwrap
 from typing import Any
 
-from machine import RESULTS
+from benchmarks.machine import RESULTS
 
 _FEW, _WIDEST = 4, 300
 """Of a list, and of a remark in letters: a table cell holds no more."""

@@ -9,6 +9,8 @@ from torchvision.models.resnet import BasicBlock
 
 from adaptkit.conditional.points import Point, exit_points, spread
 from adaptkit.errors import ModelError
+from adaptkit.loading.models import load_model
+from adaptkit.specs import ModelSpec
 
 
 class Cell(nn.Module):
@@ -128,3 +130,9 @@ def test_several_inputs_and_layers_without_weights_are_refused():
         exit_points(nn.Bilinear(3, 4, 5), (torch.zeros(2, 3), torch.zeros(2, 4)))
     with pytest.raises(ModelError, match="no layer with weights"):
         exit_points(nn.Sequential(nn.ReLU(), nn.Softmax(1)).eval(), (torch.zeros(2, 3),))
+
+
+def test_an_example_with_unusual_strides_has_the_same_points():
+    network = load_model(ModelSpec(zoo="resnet_digits"))
+    usual, unusual = torch.zeros(2, 1, 8, 8), torch.zeros(2, 8, 8, 1).permute(0, 3, 1, 2)
+    assert exit_points(network, (unusual,)) == exit_points(network, (usual,)) != []

@@ -298,9 +298,8 @@ def test_dictionaries_keep_their_keys():
     assert [value.name for value in proto.graph.output] == ["sum", "more", "sum_1"]
 
 
-@pytest.mark.parametrize("channels", [3, 1])
-def test_an_example_in_another_memory_format_gives_the_same_file(channels):
-    net = nn.Sequential(nn.Conv2d(channels, 4, 3), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(36, 2)).eval()
-    x = torch.randn(2, channels, 8, 8)
-    last = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+def test_an_example_in_another_memory_format_gives_the_same_file():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(36, 2)).eval()
+    x = torch.randn(2, 3, 8, 8)
+    last = x.contiguous(memory_format=torch.channels_last)
     assert to_onnx(net, (last,)).SerializeToString() == to_onnx(net, (x,)).SerializeToString()

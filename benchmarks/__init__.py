@@ -1,0 +1,1 @@
+"""Adaptkit side by side with its peers: `python -m benchmarks list`."""

@@ -1,0 +1,74 @@
+"""The scripts that measure adaptkit's own figures, run by the same command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.harness.suite import NotHere, Place, Size
+
+FOLDER = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script that writes a results file of its own.
+
+    Args:
+        file: In benchmarks/.
+        nightly: Its arguments in the nightly size; None where it takes longer than a night allows.
+        smoke: Its arguments in the smoke size; None where it has nothing that small.
+        length: How long it takes, in words.
+        needs_data: Whether it reads the data folder.
+    """
+
+    file: str
+    nightly: tuple[str, ...] | None
+    smoke: tuple[str, ...] | None
+    length: str
+    needs_data: bool = True
+
+    def arguments(self, size: Size) -> tuple[str, ...] | None:
+        """Give the arguments for a size."""
+        return self.smoke if size == "smoke" else self.nightly
+
+
+_HOURS, _WORK = "hours: by name only", "runs/benchmarks-work"
+SCRIPTS = {
+    "main_job": Script("main_job.py", ("digits-edge", "resnet20-cifar10"), None, "15 minutes", False),
+    "cli_start": Script("cli_start.py", (), None, "a minute", False),
+    "factorization_time": Script("factorization.py", (), None, "4 minutes", False),
+    "result_cache": Script("result_cache.py", None, None, "half an hour: by name only"),
+    "activation_cache": Script("activation_cache.py", None, None, _HOURS),
+    "cascade": Script("cascade.py", (_WORK,), None, "10 minutes"),
+    "coverage": Script("coverage.py", None, None, _HOURS, False),
+    "distillation_gain": Script("distillation.py", None, None, _HOURS, False),
+    "exits": Script("early_exit.py", None, None, _HOURS),
+    "load_balanced": Script("load_balanced.py", None, None, _HOURS),
+    "loader": Script("loader.py", None, None, _HOURS),
+    "mixed_precision": Script("mixed_precision.py", None, None, _HOURS),
+    "scale": Script("scale.py", None, None, "10 minutes, 5 GB", False),
+    "selector": Script("selector.py", (_WORK,), None, "10 minutes"),
+    "sparsity": Script("sparsity.py", None, None, _HOURS),
+}
+
+
+def run_script(script: Script, place: Place, environment: Mapping[str, str]) -> None:
+    """Run a script in a process of its own, with its results in the folder of this run.
+
+    Raises:
+        NotHere: It needs data that is not there, has nothing as small, or failed.
+    """
+    arguments = script.arguments(place.size)
+    if arguments is None and place.smoke:
+        raise NotHere(f"{script.file} has no smoke size")
+    given = {**environment, "BENCHMARK_RESULTS": str(place.results), "OMP_NUM_THREADS": "1"}
+    if script.needs_data and not place.smoke:
+        given["ADAPTKIT_DATA"] = str(place.folder())
+    place.results.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, str(FOLDER / script.file), *(arguments or ())]
+    if subprocess.run(command, env=given, check=False).returncode:
+        raise NotHere(f"{script.file} failed, see above")
