@@ -1,5 +1,6 @@
 """`adaptkit compare`: artifacts side by side."""
 
+import itertools
 import string
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from adaptkit.profiling.energy import Energy
     from adaptkit.report.schema import Contender, PairedAccuracy, SideBySide
     from adaptkit.specs import ProfileSpec
+
+
+_LEVEL = 0.05
+"""Of McNemar's test."""
 
 
 @click.command(
@@ -100,7 +105,21 @@ def _measured(paths: "Sequence[Path]", profile: "ProfileSpec", data: str | None)
         for one, energy in zip(contenders, energies, strict=True)
     ]
     method = next((energy.method for energy in energies if energy is not None), None)
-    return SideBySide(contenders=contenders, energy_method=method, verdict=verdict(contenders))
+    alike = _alike([one.label for one in contenders], seen)
+    return SideBySide(contenders=contenders, energy_method=method, verdict=verdict(contenders, alike))
+
+
+def _alike(labels: "Sequence[str]", seen: "Sequence[PathAccuracy | None]") -> "set[frozenset[str]]":
+    """Name the pairs that McNemar's test does not tell apart: one sample more is no better model."""
+    from adaptkit.metrics.paired import difference, mcnemar_exact
+
+    known = [(label, own.hits) for label, own in zip(labels, seen, strict=True) if own is not None]
+    found = set()
+    for (one, mine), (other, theirs) in itertools.combinations(known, 2):
+        apart = difference(mine, theirs)
+        if mcnemar_exact(apart.lost, apart.gained) >= _LEVEL:
+            found.add(frozenset((one, other)))
+    return found
 
 
 def _sized(number: int, path: Path) -> "Contender":

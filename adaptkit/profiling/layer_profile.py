@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from adaptkit.profiling.graph import GraphCost, NodeCost, graph_cost
 from adaptkit.profiling.inputs import random_feeds
 from adaptkit.profiling.kernels import Kernel, KernelRun, run_kernels
 from adaptkit.profiling.layer_times import layer_names, multiplies, node_name, row_of
-from adaptkit.profiling.parameters import parameter_tensors
+from adaptkit.profiling.parameters import constant_sizes, parameter_tensors
 from adaptkit.profiling.slow import Facts, roof, slow_reason
 from adaptkit.report.schema import LayerFigures, Machine, Network
 
@@ -32,6 +31,7 @@ class _Row:
     kernels: list[Kernel] = field(default_factory=list)
     costs: list[NodeCost] = field(default_factory=list)
     weights: list[onnx.TensorProto] = field(default_factory=list)
+    parameters: int = 0
 
 
 def profile_network(
@@ -88,12 +88,14 @@ def _rows(graph: onnx.GraphProto, run: KernelRun, cost: GraphCost) -> dict[str, 
         rows[found or places.get(kernel.name) or f"({kernel.op}, made by ONNX Runtime)"].kernels.append(kernel)
     for node in cost.nodes:
         rows[node.layer].costs.append(node)
-    readers = _readers(graph)
+    readers, sizes = _readers(graph), constant_sizes(graph)
     for tensor in parameter_tensors(graph):
         reader = _reader(tensor.name, readers)
         own = "" if reader is None else row_of(reader)
         # A bias that was fused has no kernel of its own: it counts to the product before it.
-        rows[own if own in rows or reader is None else owners.get(reader.name, own)].weights.append(tensor)
+        row = rows[own if own in rows or reader is None else owners.get(reader.name, own)]
+        row.weights.append(tensor)
+        row.parameters += sizes[tensor.name]
     return {key or "(constants that nothing reads)": row for key, row in rows.items()}
 
 
@@ -121,7 +123,7 @@ def _figures(name: str, row: _Row, run: KernelRun, machine: Machine, facts: Fact
     found = LayerFigures(
         name=name,
         kind=", ".join(facts.ops) or "fused into others",
-        parameters=sum(math.prod(tensor.dims) for tensor in row.weights),
+        parameters=row.parameters,
         macs=sum(cost.macs for cost in row.costs),
         bytes=facts.bytes,
         time_us=time,

@@ -85,7 +85,8 @@ def test_accuracy_where_data_is_given(run):
     assert result.stdout.splitlines()[-2:] == [
         "B against A: -1.00 points (95 % interval -3.00 to +0.00); 1 samples lost, 0 gained, McNemar's exact test "
         "p = 1.00: no difference is shown",
-        "None dominates another: A is more accurate than B, B is faster, smaller and more frugal than A.",
+        "B dominates A: it is faster, smaller and more frugal, and worse in nothing. Accuracy counts only where a "
+        "difference is shown.",
     ]
     found = json.loads(run("compare", "a.onnx", "b.onnx", "--data", "digits", "--json").stdout)
     first, second = found["contenders"]
@@ -103,8 +104,8 @@ def test_three_and_the_page(run, tmp_path):
     assert lines[0].split() == ["A", "B", "C", "B", "against", "A", "C", "against", "A"]
     frugal = "faster, smaller and more frugal"
     assert lines[-1] == (
-        f"None dominates another: A is {frugal} than B, A is {frugal} than C, B is more accurate than A, "
-        f"B is {frugal} than C, C is more accurate than A, C is more accurate than B."
+        f"A dominates B ({frugal}); A dominates C ({frugal}); B dominates C ({frugal}); A is dominated by none. "
+        "Accuracy counts only where a difference is shown."
     )
     assert sum("McNemar" in line for line in lines) == 2
     page = (tmp_path / "page.html").read_text()

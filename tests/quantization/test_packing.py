@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 from torch import nn
 
+from adaptkit.export.onnx import final_onnx
+from adaptkit.profiling.parameters import count_parameters, graph_constants
 from adaptkit.quantization.inspect import float_islands, optimized, saturation_risk
 from adaptkit.quantization.packing import pack_bits, unpack_bits
 from adaptkit.quantization.plan import Grid
 from adaptkit.quantization.planner import Rounding
+from adaptkit.quantization.qat import QuantizationAwareTraining
 from adaptkit.quantization.qdq import to_integers
 from adaptkit.quantization.simulate import FakeQuantize
 from adaptkit.quantization.static import StaticQuantization
@@ -115,3 +118,13 @@ def test_seven_bits_of_a_single_layer():
     quantized = StaticQuantization(weight_bits=7, calibration=2).apply(nn.Sequential(layer, nn.ReLU()), context)
     file = run(exported(quantized, x), x)
     assert np.abs(file - quantized(x).detach().numpy()).max() <= quantized.plan.tensors["relu"].scale[0] * 1.01
+
+
+def test_packed_weights_count_as_the_weights_they_are():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 5)).eval()
+    x, count = torch.randn(16, 3, 8, 8), count_parameters(net)
+    seen = x, torch.zeros(16, dtype=torch.long)
+    context = Context(example_inputs=(x,), train=seen, calibration=seen)
+    packed = QuantizationAwareTraining(weight_bits=3, epochs=0.5, rounding="nearest").apply(net, context)
+    assert graph_constants(final_onnx(packed, (x,)).graph) == count

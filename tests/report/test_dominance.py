@@ -51,3 +51,11 @@ def test_what_was_not_measured_does_not_count():
 def test_the_mean_counts_where_calls_differ():
     assert better_in(model("A", ms=1, mean=20.0), model("B", ms=9, mean=10.0)) == []
     assert better_in(model("B", ms=9, mean=10.0), model("A", ms=1, mean=20.0)) == ["latency"]
+
+
+def test_accuracy_counts_for_neither_where_no_difference_is_shown():
+    one, other = model("A", accuracy=0.91), model("B", accuracy=0.9, size=50)
+    assert verdict([one, other]).startswith("None dominates another: A is more accurate than B")
+    assert verdict([one, other], {frozenset("AB")}) == (
+        "B dominates A: it is smaller, and worse in nothing. Accuracy counts only where a difference is shown."
+    )
