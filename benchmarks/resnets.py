@@ -21,6 +21,7 @@ def answers(work: Path, names: list[str]) -> tuple[list[Path], Said]:
         names: Such as resnet20 or resnet20_int8; the drop in accuracy is counted against resnet56.
     """
     folder = Path(os.environ["ADAPTKIT_DATA"])
+    work.mkdir(parents=True, exist_ok=True)
     if not (work / "test.npz").is_file():
         x, y = images(folder / "data" / "cifar10-jpeg.zip", "test")
         np.savez(work / "test.npz", x=x, y=y)
