@@ -110,6 +110,8 @@ class DataSpec(Section):
     @model_validator(mode="after")
     def _one_source(self) -> DataSpec:
         _exactly_one(self, ("digits", "npz", "imagefolder", "torchvision", "python"))
+        if self.size is not None and (self.npz is not None or self.python is not None):
+            raise ValueError("size is for images; arrays of npz and python are taken as they are: scale them yourself")
         return self
 
 

@@ -189,6 +189,7 @@ def test_the_model_section(section, message):
         ("{digits: true, normalize: {mean: [0.5], std: [0]}}", "data.normalize.std.0: expected more than 0, got 0"),
         ("{digits: true, validation: 0}", "data.validation: expected more than 0, got 0"),
         ("{digits: false}", "give exactly one of digits, npz, imagefolder, torchvision, python; found none"),
+        ("{python: 'a:b', size: 4}", "size is for images; arrays of npz and python are taken as they are"),
     ],
 )
 def test_the_data_section(section, message):

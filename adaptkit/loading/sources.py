@@ -36,7 +36,7 @@ def read_source(spec: DataSpec, folder: Path, progress: Progress | None = None) 
         DataError: Anything missing, broken or wrong in it, named.
     """
     if spec.digits:
-        return _digits()
+        return _digits(spec.size)
     if spec.npz is not None:
         return _npz(folder / spec.npz)
     if spec.imagefolder is not None:
@@ -49,15 +49,28 @@ def read_source(spec: DataSpec, folder: Path, progress: Progress | None = None) 
     return from_arrays(arrays, str(spec.python))
 
 
-def _digits() -> Source:
+def _digits(size: int | None) -> Source:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     x, y = (digits.images / 16.0).astype(np.float32)[:, None], digits.target
+    if size is not None:
+        x = _scaled(x, size)
     # The same test split whatever the seed, so that the zoo's weights have never seen it.
     train, test = hold_out(y, 0.2, 0, "test", "digits")
     arrays = {"x_train": x[train], "y_train": y[train], "x_test": x[test], "y_test": y[test]}
     return from_arrays({**arrays, "labels": digits.target_names}, "digits")
+
+
+def _scaled(x: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
+    """Scale N × C × H × W to size × size, with averaging where images shrink."""
+    import torch
+    from torch.nn import functional as F
+
+    scaled: np.ndarray[Any, Any] = F.interpolate(
+        torch.from_numpy(x), (size, size), mode="bilinear", antialias=True
+    ).numpy()
+    return scaled
 
 
 def _npz(path: Path) -> Source:

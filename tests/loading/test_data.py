@@ -27,6 +27,14 @@ def fingerprints(batches) -> set[bytes]:
     return {image.numpy().tobytes() for x, _ in batches for image in x}
 
 
+def test_digits_at_half_their_size_are_averaged():
+    full, small = (torch.cat([x for x, _ in load_data(DataSpec(digits=True, size=n), seed=0).test]) for n in (None, 4))
+    assert small.shape == (359, 1, 4, 4)
+    near = torch.tensor([1.0, 3, 3, 1]) / 8  # of each place, a tent over the four nearest
+    inner = torch.einsum("nhw,h,w->n", full[:, 0, 1:5, 3:7], near, near)
+    assert torch.allclose(small[:, 0, 1, 2], inner, atol=1e-5)
+
+
 def test_digits():
     data = load_data(DataSpec(digits=True, batch_size=64), seed=0)
     x, y = next(iter(data.test))
