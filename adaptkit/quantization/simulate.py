@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 
 from adaptkit.errors import ModelError
 from adaptkit.quantization.accumulators import PartialSums
+from adaptkit.quantization.bit_true import bit_true
 from adaptkit.quantization.capture import Captured, capture, fixed_values
 from adaptkit.quantization.fold import fold_graph
 from adaptkit.quantization.placement import moved_from
@@ -165,22 +166,25 @@ class Simulator:
             root.add_module(name, nn.Identity() if on_grid else _rounding(key, plan))
         self.sums = _accumulate(graph, plan, self.keys, root)
         self.module = fx.GraphModule(root, graph)
+        grids = {name: plan.tensors[key] for name, key in self.keys.items() if key in plan.tensors}
+        self.exact = bit_true(self.module, grids)
 
     def __deepcopy__(self, memo: dict[int, object]) -> Simulator:
         """Share: the parameters come in with every call, nothing here changes."""
         return self
 
-    def run(self, model: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
-        """Call the graph with a model's tensors and inputs."""
+    def run(self, model: nn.Module, inputs: tuple[Tensor, ...], exact: bool = False) -> Any:
+        """Call the graph with a model's tensors and inputs; `exact` computes as the integer kernels do."""
         values = self.captured.arguments(model, inputs)
         ordered = [values[node.name] for node in self.module.graph.nodes if node.op == "placeholder"]
-        return self.captured.outputs(self.module(*ordered))
+        return self.captured.outputs((self.exact if exact else self.module)(*ordered))
 
 
 class QuantizedModel(nn.Module):
     """A float model and the plan of its quantization; computes what the integers will compute.
 
-    The weights stay float and trainable, batch normalization included (with fixed statistics); rounding passes
+    In evaluation mode it does so bit by bit (see `bit_true`), in training mode up to the last bits of float32. The
+    weights stay float and trainable, batch normalization included (with fixed statistics); rounding passes
     gradients straight through. The exported file is made from the same graph and the same plan.
 
     Args:
@@ -201,7 +205,7 @@ class QuantizedModel(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Any:
         """Simulate the integer model; same shapes as the float model."""
-        return self.simulator.run(self.model, inputs)
+        return self.simulator.run(self.model, inputs, exact=not self.training)
 
     def replanned(self, plan: QuantizationPlan) -> QuantizedModel:
         """Return the same model under other grids of the same tensors, without capturing it again."""

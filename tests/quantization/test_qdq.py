@@ -38,7 +38,7 @@ def residual(x):
 
 def test_the_file_computes_what_the_simulator_computes(residual, x):
     quantized, proto = residual
-    assert agree(quantized(x), run(proto, x))
+    np.testing.assert_allclose(quantized(x).detach().numpy(), run(proto, x), atol=1e-5)
     assert agree(quantized(x), run(proto, x, optimize=False))
 
 
