@@ -4,7 +4,9 @@ A table stands between <!-- table:NAME --> and <!-- /table --> and is replaced t
 """
 
 import json
+import math
 import re
+import statistics
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -59,6 +61,30 @@ def distillation() -> str:
         "`python benchmarks/distillation.py`.",
     ]
     return "\n".join(rows)
+
+
+def quantization_draws() -> str:
+    """What integers after training lose, over several draws of calibration images."""
+    results: dict[str, Any] = json.loads((RESULTS / "quantization_draws.json").read_text())
+    rows = [
+        "| network | quantizer | lost, points: mean of the draws | least to most | agrees, mean |",
+        "|---" * 5 + "|",
+    ]
+    draws = 0
+    for name, result in results.items():
+        for way, found in result["ways"].items():
+            lost = [100 * one["lost"] for one in found]
+            agrees, draws = 100 * statistics.mean(one["agreement"] for one in found), len(found)
+            rows.append(
+                f"| {name} | {way} | {statistics.mean(lost):.2f} ± {_error_of_mean(lost):.2f} "
+                f"| {min(lost):.2f} to {max(lost):.2f} | {agrees:.2f} % |"
+            )
+    what = f"{draws} draws of 512 training images, the mean with its standard error over draws"
+    return "\n".join([*rows, "", note(results, what, "quantization_draws.py")])
+
+
+def _error_of_mean(values: list[float]) -> float:
+    return statistics.stdev(values) / math.sqrt(len(values))
 
 
 def quantization() -> str:
@@ -211,6 +237,7 @@ def _speedup(figures: dict[str, Any], key: str) -> str:
 TABLES = {
     "main_job": main_job,
     "quantization": quantization,
+    "quantization_draws": quantization_draws,
     "mixed_precision": mixed_precision,
     "frame_cache": frame_cache,
     "distillation": distillation,

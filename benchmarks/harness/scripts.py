@@ -50,6 +50,7 @@ SCRIPTS = {
     "load_balanced": Script("load_balanced.py", None, None, _HOURS),
     "loader": Script("loader.py", None, None, _HOURS),
     "mixed_precision": Script("mixed_precision.py", None, None, _HOURS),
+    "quantization_draws": Script("quantization_draws.py", ("resnet20",), None, "5 minutes"),
     "scale": Script("scale.py", None, None, "10 minutes, 5 GB", False),
     "selector": Script("selector.py", (_WORK,), None, "10 minutes"),
     "sparsity": Script("sparsity.py", None, None, _HOURS),
