@@ -173,13 +173,14 @@ def _with_accuracy(one: "Contender", own: "PathAccuracy | None", first: "PathAcc
 
 
 def _paired(first: "PathAccuracy", own: "PathAccuracy") -> "PairedAccuracy":
-    from adaptkit.metrics.paired import bootstrap_interval, difference, mcnemar_exact
+    from adaptkit.metrics.paired import accuracy_difference, difference, mcnemar_exact
     from adaptkit.report.schema import PairedAccuracy
 
     found = difference(first.hits, own.hits)
-    low, high = bootstrap_interval(found)
+    shown = accuracy_difference(found)
+    low, high = shown.ends
     return PairedAccuracy(
-        difference=found.accuracy,
+        difference=shown.value,
         low=low,
         high=high,
         lost=found.lost,

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from adaptkit.errors import DataError
-from adaptkit.metrics.forms import Array, are_probabilities, pair_of_scores
+from adaptkit.metrics.arrays import Array
+from adaptkit.metrics.forms import are_probabilities, pair_of_scores
 
 BINS = 15
 

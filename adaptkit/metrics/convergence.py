@@ -10,7 +10,8 @@ from typing import Literal, get_args
 import numpy as np
 
 from adaptkit.errors import DataError
-from adaptkit.metrics.intervals import Interval, clopper_pearson
+from adaptkit.metrics.estimate import Estimate
+from adaptkit.metrics.intervals import exact_share
 
 Cost = Literal["steps", "rounds", "bytes", "seconds"]
 FEWEST_RUNS = 3
@@ -56,7 +57,7 @@ class Convergence:
 
     runs: int
     reached: int
-    share: Interval
+    share: Estimate
     median_reached: float | None
     median: float | None
     restricted_mean: float
@@ -129,7 +130,7 @@ def _summary(spent: list[float], reached: list[bool]) -> Convergence:
     return Convergence(
         runs=len(spent),
         reached=len(arrived),
-        share=clopper_pearson(np.array(reached)),
+        share=exact_share(sum(reached), len(reached)),
         median_reached=float(np.median(arrived)) if arrived else None,
         median=survival_median(spent, reached),
         restricted_mean=float(np.mean([min(each, horizon) for each in spent])),

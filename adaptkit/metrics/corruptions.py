@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as TF
 from adaptkit.errors import AdaptkitError, DataError
 from adaptkit.metrics.arrays import labels, scores
 from adaptkit.metrics.estimate import Estimate
-from adaptkit.metrics.resampling import exact_share
+from adaptkit.metrics.intervals import exact_share
 from adaptkit.metrics.running import outputs_of
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -157,7 +157,7 @@ def corrupted_accuracy(
 
     def share(images: Tensor) -> Estimate:
         logits = scores("logits", outputs_of(model, images))
-        target = labels("y", y, len(logits), logits.shape[1])
+        target = labels("y", y, *logits.shape)
         return exact_share(int((logits.argmax(1) == target).sum()), len(target), confidence)
 
     found = {name: tuple(share(CORRUPTIONS[name](x, severity, seed)) for severity in SEVERITIES) for name in names}

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from adaptkit.errors import DataError
+from adaptkit.metrics.arrays import Array
 from adaptkit.metrics.calibration import bins_of, certainty
-from adaptkit.metrics.forms import Array, probabilities
+from adaptkit.metrics.forms import probabilities
 from adaptkit.report.schema import Bin
 
 

@@ -7,13 +7,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adaptkit.errors import AdaptkitError, DataError
-from adaptkit.metrics.arrays import Array, finite
+from adaptkit.metrics.arrays import Values, finite
 
 _SIGMA = 1.5
 _K1, _K2 = 0.01, 0.03
 
 
-def psnr(images: Array, references: Array, data_range: float = 1.0) -> Tensor:
+def psnr(images: Values, references: Values, data_range: float = 1.0) -> Tensor:
     """Compute the peak signal-to-noise ratio of each image: 10 log₁₀(L² / MSE).
 
     Args:
@@ -36,7 +36,7 @@ def psnr(images: Array, references: Array, data_range: float = 1.0) -> Tensor:
     return 10 * (data_range**2 / error).log10()
 
 
-def ssim(images: Array, references: Array, data_range: float = 1.0, window: int = 11) -> Tensor:
+def ssim(images: Values, references: Values, data_range: float = 1.0, window: int = 11) -> Tensor:
     """Compute the structural similarity of each image (Wang et al. 2004, section III).
 
     Mean over windows and channels of (2 μₓμ_y + c₁)(2 σₓ_y + c₂) / ((μₓ² + μ_y² + c₁)(σₓ² + σ_y² + c₂)), with
@@ -85,8 +85,8 @@ def odd_window(side: int) -> int:
     return min(11, side - 1 + side % 2)
 
 
-def _pair(images: Array, references: Array, data_range: float) -> tuple[Tensor, Tensor]:
-    first, second = finite("images", images), finite("references", references)
+def _pair(images: Values, references: Values, data_range: float) -> tuple[Tensor, Tensor]:
+    first, second = (torch.from_numpy(finite(*each)) for each in (("images", images), ("references", references)))
     if first.shape != second.shape or first.ndim != 4:
         raise DataError(
             f"give two batches of images N × C × H × W of one shape; got {tuple(first.shape)} and {tuple(second.shape)}"

@@ -1,85 +1,61 @@
-"""How sure a measured metric is: two-sided 95 % confidence intervals over draws of the samples."""
+"""How sure a measured metric is: two-sided confidence intervals over draws of the samples, but for the bootstrap's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from math import inf
 from statistics import NormalDist
-from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from adaptkit.errors import DataError
+from adaptkit.metrics.arrays import Array
 from adaptkit.metrics.bounds import share_bound
-from adaptkit.metrics.forms import Array
-
-T = TypeVar("T")
-
-CONFIDENCE = 0.95
-RESAMPLES = 1000
+from adaptkit.metrics.estimate import ALIKE, CONFIDENCE, FEW, Estimate, check_confidence, unbounded
 
 
-class Interval(NamedTuple):
-    """Where the metric of all possible samples is.
+def exact_share(seen: int, samples: int, confidence: float = CONFIDENCE) -> Estimate:
+    """Estimate a probability with its exact interval (Clopper and Pearson 1934): it holds at least as often as it says.
 
     Args:
-        low: None where nothing is known.
-        high: None where nothing is known.
-        method: How it was found, or why it was not.
-    """
+        seen: Samples that show it.
+        samples: All of them.
+        confidence: How often the interval holds the probability, at least.
 
-    low: float | None
-    high: float | None
-    method: str
-
-
-ALIKE = Interval(None, None, "none: all resamples are alike")
-"""Where every sample is right, say: these samples do not tell how rare an error is."""
-_FEW = Interval(None, None, "none: too few samples")
-
-
-def clopper_pearson(right: Array, confidence: float = CONFIDENCE) -> Interval:
-    """Bound a share exactly (Clopper and Pearson 1934): it holds at least as often as it says, for any n.
-
-    Args:
-        right: N truth values.
-        confidence: How often the interval holds.
+    Raises:
+        DataError: There is no sample.
 
     Example:
-        >>> low, high, _ = clopper_pearson(np.array([True] * 9 + [False]))
-        >>> round(low, 4), round(high, 4)
-        (0.555, 0.9975)
+        >>> exact_share(0, 10)
+        Estimate(value=0.0, low=0.0, high=0.3084..., method='exact (Clopper-Pearson)')
     """
-    seen, samples = int(np.sum(right)), len(right)
+    check_confidence(confidence)
+    if samples < 1:
+        raise DataError("a share of no samples is no number; give at least one")
     side = (1 + confidence) / 2
     low, high = 1 - share_bound(samples - seen, samples, side), share_bound(seen, samples, side)
-    return Interval(low, high, "exact (Clopper-Pearson)")
+    return Estimate(seen / samples, low, high, "exact (Clopper-Pearson)")
 
 
-def percentile(draws: Sequence[float], value: float, confidence: float = CONFIDENCE) -> Interval:
-    """Take the outer quantiles of a statistic over bootstrap resamples (Efron 1979), widened to hold its value.
-
-    Not BCa: its jackknife computes the statistic once a sample, which no large test split can afford, and for
-    statistics without bias the two differ by terms of order 1/n.
+def around(value: float, deviation: float, freedom: int, confidence: float = CONFIDENCE) -> Estimate:
+    """Put Student's interval around a figure whose standard deviation was measured on few parts.
 
     Args:
-        draws: The statistic on every resample on which it is defined.
-        value: The statistic on the samples themselves.
-        confidence: How often the interval holds.
-
-    Returns:
-        No interval where all resamples are alike, or where there are fewer than a hundred.
+        value: The figure.
+        deviation: Its standard deviation.
+        freedom: Degrees of freedom of that: parts less one.
+        confidence: How often the interval holds the expectation of the figure, were it normal.
 
     Example:
-        >>> percentile(list(range(1001)), 500, confidence=0.5)
-        Interval(low=250.0, high=750.0, method='bootstrap percentile, 1001 resamples')
+        >>> around(1.0, 0.1, freedom=9)
+        Estimate(value=1.0, low=0.7738..., high=1.2261..., method="Student's, 9 degrees of freedom")
     """
-    if _says_nothing(draws):
-        return _FEW if len(draws) < 100 else ALIKE
-    low, high = _quantiles(draws, confidence)
-    return Interval(min(low, value), max(high, value), f"bootstrap percentile, {len(draws)} resamples")
+    check_confidence(confidence)
+    width = deviation * _student_quantile((1 + confidence) / 2, freedom)
+    return Estimate(value, value - width, value + width, f"Student's, {freedom} degrees of freedom")
 
 
-def absolute_sum(draws: Sequence[Array], parts: Array, confidence: float = CONFIDENCE) -> Interval:
+def absolute_sum(draws: Sequence[Array], parts: Array, confidence: float = CONFIDENCE) -> Estimate:
     """Bound Σ |μ_b| from 0 to 1, such as the calibration error, given bootstrap draws of the estimates of all μ_b.
 
     An estimate of a part that is 0 has an absolute value above 0, so that the sum is too high, and resampling makes it
@@ -98,26 +74,26 @@ def absolute_sum(draws: Sequence[Array], parts: Array, confidence: float = CONFI
 
     Example:
         >>> rng = np.random.default_rng(0)
-        >>> low, high, _ = absolute_sum(list(rng.normal([0.3, 0.0], 0.01, (1000, 2))), np.array([0.3, 0.005]))
-        >>> round(low, 2), round(high, 2)
-        (0.27, 0.34)
+        >>> found = absolute_sum(list(rng.normal([0.3, 0.0], 0.01, (1000, 2))), np.array([0.3, 0.005]))
+        >>> round(found.value, 3), round(found.low, 2), round(found.high, 2)
+        (0.305, 0.27, 0.34)
     """
     errors, value = np.array(draws) - parts, float(np.abs(parts).sum())
     if not errors.any():
-        return ALIKE
+        return unbounded(value, ALIKE)
     known, signs, side = np.abs(parts) > 2 * errors.std(axis=0), np.sign(parts), (1 - confidence) / 2
     bent = errors[:, known] @ signs[known] + np.abs(errors[:, ~known]).sum(axis=1)
     low, high = value - np.quantile(bent, 1 - side), value - np.quantile(errors @ signs, side)
     method = f"bootstrap of a sum of absolute values, {len(draws)} resamples"
-    return Interval(float(np.clip(low, 0.0, value)), float(np.clip(high, value, 1.0)), method)
+    return Estimate(value, float(np.clip(low, 0.0, value)), float(np.clip(high, value, 1.0)), method)
 
 
-def at_least(value: float) -> Interval:
+def at_least(value: float) -> Estimate:
     """Bound the largest of all possible samples: it is at least that of these, and no sample says how much more."""
-    return Interval(value, None, "at least: no sample bounds a maximum from above")
+    return Estimate(value, value, inf, "at least: no sample bounds a maximum from above")
 
 
-def delong(scores: Array, target: Array, confidence: float = CONFIDENCE) -> Interval:
+def delong(scores: Array, target: Array, confidence: float = CONFIDENCE) -> Estimate:
     """Bound the area under the ROC curve, one class against the rest and averaged over the classes.
 
     The variance is that of DeLong et al. 1988 ("Comparing the areas under two or more correlated receiver operating
@@ -132,77 +108,54 @@ def delong(scores: Array, target: Array, confidence: float = CONFIDENCE) -> Inte
     Returns:
         No interval where the classes are told apart without an error, or where one has a single sample.
     """
-    classes, sizes = np.unique(target, return_counts=True)
-    if sizes.min() < 2:
-        return _FEW
-    area, parts = 0.0, np.zeros(len(target))
+    area, parts = placements(scores, target)
+    if min(np.unique(target, return_counts=True)[1]) < 2:
+        return unbounded(area, FEW)
+    deviation = area_deviation(parts, target)
+    if deviation == 0 or not 0 < area < 1:
+        return unbounded(area, ALIKE)
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    middle, width = np.log(area / (1 - area)), z * deviation / (area * (1 - area))
+    low, high = (float(1 / (1 + np.exp(-end))) for end in (middle - width, middle + width))
+    return Estimate(area, low, high, "DeLong, on the logit scale")
+
+
+def placements(scores: Array, target: Array) -> tuple[float, Array]:
+    """Give the area under the ROC curve, averaged over classes, and what every sample adds to it.
+
+    Args:
+        scores: N × C.
+        target: N class numbers, of two classes or more.
+
+    Example:
+        >>> area, parts = placements(np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]]), np.array([0, 1, 1]))
+        >>> area
+        1.0
+    """
+    area, parts, classes = 0.0, np.zeros(len(target)), np.unique(target)
     for each in classes:
         found, part = _placements(scores[:, each], target == each)
         area += found / len(classes)
         parts += part / len(classes)
+    return area, parts
+
+
+def area_deviation(parts: Array, target: Array) -> float:
+    """Give the standard deviation of an area, or of a difference of two, from what every sample adds to it."""
+    classes, sizes = np.unique(target, return_counts=True)
     variance = sum(n * parts[target == each].var(ddof=1) for each, n in zip(classes, sizes, strict=True))
-    if variance == 0 or not 0 < area < 1:
-        return ALIKE
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    middle, width = np.log(area / (1 - area)), z * variance**0.5 / (area * (1 - area))
-    low, high = (float(1 / (1 + np.exp(-end))) for end in (middle - width, middle + width))
-    return Interval(low, high, "DeLong, on the logit scale")
+    return float(variance**0.5)
 
 
-def resampled(
-    statistic: Callable[..., T], arrays: Sequence[Array], resamples: int = RESAMPLES, seed: int = 0
-) -> list[T]:
-    """Draw as many samples as there are, with replacement, again and again; give the statistic of each draw.
-
-    Args:
-        statistic: Of the arrays.
-        arrays: Of N rows each, drawn together.
-        resamples: How often.
-        seed: The same seed, the same draws.
-
-    Returns:
-        One a draw, but for those on which the statistic is not defined.
-    """
-    rng = np.random.default_rng(seed)
-    samples = len(arrays[0])
-    chosen = (rng.integers(samples, size=samples) for _ in range(resamples))
-    return list(_defined(statistic, ([array[rows] for array in arrays] for rows in chosen)))
-
-
-def resampled_counts(
-    statistic: Callable[[Array], float], counts: Array, resamples: int = RESAMPLES, seed: int = 0
-) -> list[float]:
-    """Do what `resampled` does for samples counted in a table; as fast for a million samples as for ten."""
-    rng = np.random.default_rng(seed)
-    filled, samples = np.nonzero(counts), int(counts.sum())
-    shares = counts[filled] / samples
-    return list(
-        _defined(statistic, ([_table(counts, filled, draw)] for draw in rng.multinomial(samples, shares, resamples)))
+def _student_quantile(probability: float, freedom: int) -> float:
+    """Expand the quantile around that of the normal distribution (Abramowitz and Stegun 1964, 26.7.5)."""
+    z = NormalDist().inv_cdf(probability)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
     )
-
-
-def _table(counts: Array, filled: tuple[Array, ...], draw: Array) -> Array:
-    table = np.zeros_like(counts)
-    table[filled] = draw
-    return table
-
-
-def _defined(statistic: Callable[..., T], draws: Iterator[list[Array]]) -> Iterator[T]:
-    for arrays in draws:
-        try:
-            yield statistic(*arrays)
-        except DataError:
-            continue
-
-
-def _says_nothing(draws: Sequence[float]) -> bool:
-    return len(draws) < 100 or min(draws) == max(draws)
-
-
-def _quantiles(draws: Sequence[float], confidence: float) -> tuple[float, float]:
-    # Of the draws themselves: between a number and infinity there is nothing to interpolate.
-    side = (1 - confidence) / 2
-    return float(np.quantile(draws, side, method="lower")), float(np.quantile(draws, 1 - side, method="higher"))
+    return float(z + sum(term / freedom**power for power, term in enumerate(terms, 1)))
 
 
 def _placements(scores: Array, own: Array) -> tuple[float, Array]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adaptkit.errors import DataError
 from adaptkit.loading.batches import Batches
-from adaptkit.metrics.arrays import Array, finite, same_length
+from adaptkit.metrics.arrays import Values, finite, same_length
 from adaptkit.metrics.estimate import Estimate
 from adaptkit.metrics.images import odd_window, psnr, ssim
-from adaptkit.metrics.resampling import bootstrap_mean
+from adaptkit.metrics.resampling import bootstrap
 from adaptkit.metrics.running import outputs_of
 from adaptkit.training.fit import fit
 from adaptkit.training.losses import supervised
@@ -45,10 +46,10 @@ class Inversion:
 
 
 def inversion_attack(
-    known_activations: Array,
-    known_images: Array,
-    activations: Array,
-    images: Array,
+    known_activations: Values,
+    known_images: Values,
+    activations: Values,
+    images: Values,
     *,
     epochs: float = 40,
     confidence: float = 0.95,
@@ -79,8 +80,8 @@ def inversion_attack(
         True
     """
     known, wanted = _images("known_images", known_images), _images("images", images)
-    features = finite("known_activations", known_activations, _FEWEST).float()
-    given = finite("activations", activations, _FEWEST).float()
+    features = torch.from_numpy(finite("known_activations", known_activations, _FEWEST)).float()
+    given = torch.from_numpy(finite("activations", activations, _FEWEST)).float()
     same_length("known_activations", len(features), len(known))
     same_length("activations", len(given), len(wanted))
     for name, first, second in (("images", known, wanted), ("activations", features, given)):
@@ -151,8 +152,8 @@ def _step(features: torch.Size, height: int, width: int) -> int | None:
     return step if step <= _LARGEST_STEP else None
 
 
-def _images(name: str, values: Array) -> Tensor:
-    images = finite(name, values, _FEWEST)
+def _images(name: str, values: Values) -> Tensor:
+    images = torch.from_numpy(finite(name, values, _FEWEST))
     if images.ndim != 4 or min(images.shape[2:]) < 3:
         raise DataError(f"{name}: give images N × C × H × W of at least 3 × 3 pixels; got {tuple(images.shape)}")
     low, high = float(images.min()), float(images.max())
@@ -166,5 +167,7 @@ def _images(name: str, values: Array) -> Tensor:
 def _scored(rebuilt: Tensor, images: Tensor, confidence: float, seed: int) -> tuple[Estimate, Estimate]:
     decibels = psnr(rebuilt, images).clamp(max=_HIGHEST_PSNR)
     likeness = ssim(rebuilt, images, window=odd_window(min(images.shape[2:])))
-    noise, structure = (bootstrap_mean(each, confidence=confidence, seed=seed) for each in (decibels, likeness))
+    noise, structure = (
+        bootstrap(np.mean, [each.numpy()], confidence=confidence, seed=seed) for each in (decibels, likeness)
+    )
     return noise, structure

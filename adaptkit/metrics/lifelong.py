@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from adaptkit.errors import DataError
-from adaptkit.metrics.arrays import Array, finite
-from adaptkit.metrics.estimate import Estimate
-from adaptkit.metrics.resampling import check_confidence
+from adaptkit.loading.batches import mixed_seed
+from adaptkit.metrics.arrays import Values, finite
+from adaptkit.metrics.estimate import Estimate, check_confidence
+from adaptkit.metrics.resampling import percentile, resampled_counts
 
-_DRAWS = 1000
 
-
-def accuracy_matrix(right: Sequence[Array]) -> Tensor:
+def accuracy_matrix(right: Sequence[Values]) -> Tensor:
     """Compute R, the accuracy on every task after every task (Lopez-Paz and Ranzato 2017, section 2).
 
     Args:
@@ -39,7 +38,7 @@ def accuracy_matrix(right: Sequence[Array]) -> Tensor:
     return torch.stack([task.mean(1) for task in _tasks(right)], dim=1)
 
 
-def forgetting_matrix(accuracies: Array) -> Tensor:
+def forgetting_matrix(accuracies: Values) -> Tensor:
     """Compute f, how far each task has fallen from its best (Chaudhry et al. 2018, "Riemannian walk", section 3.1).
 
     fᵢⱼ = max over k from j to i − 1 of Rₖⱼ − Rᵢⱼ, for tasks j that were learnt before task i.
@@ -83,7 +82,7 @@ class Forgetting:
     backward_transfer: Estimate
 
 
-def backward_transfer(accuracies: Array) -> float:
+def backward_transfer(accuracies: Values) -> float:
     """Compute BWT = 1/(T − 1) Σ over j < T of (R_Tⱼ − Rⱼⱼ) (Lopez-Paz and Ranzato 2017, equation 3).
 
     Args:
@@ -102,7 +101,7 @@ def backward_transfer(accuracies: Array) -> float:
     return float(_transfer(_square(accuracies)))
 
 
-def forgetting(right: Sequence[Array], *, confidence: float = 0.95, seed: int = 0) -> Forgetting:
+def forgetting(right: Sequence[Values], *, confidence: float = 0.95, seed: int = 0) -> Forgetting:
     """Measure forgetting and backward transfer from the answers after every task.
 
     The maximum in f prefers lucky stages, so that f is a little too high, more so with few samples and many tasks; BWT
@@ -128,13 +127,10 @@ def forgetting(right: Sequence[Array], *, confidence: float = 0.95, seed: int = 
     tasks = _tasks(right)
     if min(task.shape[1] for task in tasks) < 2:
         raise DataError("right: a task has one sample, which has no interval; give at least 2 of each task")
-    rng = np.random.default_rng(seed)
-    drawn = torch.stack([_resampled(task, rng) for task in tasks], dim=2)
-    sides = ((1 - confidence) / 2, (1 + confidence) / 2)
+    drawn = torch.stack([_drawn(task, mixed_seed(seed, number)) for number, task in enumerate(tasks)], dim=2)
 
     def estimate(figure: Callable[[Tensor], Tensor]) -> Estimate:
-        low, high = np.quantile(figure(drawn).numpy(), sides)
-        return Estimate(float(figure(accuracies)), float(low), float(high))
+        return percentile(figure(drawn).tolist(), float(figure(accuracies)), confidence)
 
     accuracies = accuracy_matrix(right)
     count = len(tasks)
@@ -156,15 +152,15 @@ def _transfer(accuracies: Tensor) -> Tensor:
     return (accuracies[..., -1, :-1] - first[..., :-1]).mean(-1)
 
 
-def _resampled(task: Tensor, rng: np.random.Generator) -> Tensor:
+def _drawn(task: Tensor, seed: int) -> Tensor:
     """Draw samples anew and give their accuracy after every task, draws × T; samples with the same answers are one."""
     kinds, counts = np.unique(task.numpy(), axis=1, return_counts=True)
-    drawn = rng.multinomial(task.shape[1], counts / counts.sum(), _DRAWS)
-    return torch.from_numpy(drawn @ kinds.T / task.shape[1])
+    shares = resampled_counts(lambda drawn: drawn @ kinds.T / task.shape[1], counts, seed=seed)
+    return torch.from_numpy(np.stack(shares))
 
 
-def _tasks(right: Sequence[Array]) -> list[Tensor]:
-    tasks = [finite(f"right[{j}]", task) for j, task in enumerate(right)]
+def _tasks(right: Sequence[Values]) -> list[Tensor]:
+    tasks = [torch.from_numpy(finite(f"right[{j}]", task)) for j, task in enumerate(right)]
     if len(tasks) < 2:
         raise DataError(f"right: give the answers to at least 2 tasks; got {len(tasks)}")
     for j, task in enumerate(tasks):
@@ -177,8 +173,8 @@ def _tasks(right: Sequence[Array]) -> list[Tensor]:
     return tasks
 
 
-def _square(accuracies: Array) -> Tensor:
-    table = finite("accuracies", accuracies)
+def _square(accuracies: Values) -> Tensor:
+    table = torch.from_numpy(finite("accuracies", accuracies))
     if table.ndim != 2 or table.shape[0] != table.shape[1] or len(table) < 2:
         raise DataError(f"accuracies: give tasks × tasks, at least 2 × 2; got {tuple(table.shape)}")
     return table

@@ -6,9 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from adaptkit.errors import DataError
-from adaptkit.metrics.forms import Array, labels, log_softmax, pair_of_scores
-
-_TOLERANCE = 1e-3
+from adaptkit.metrics.arrays import Array, labels
+from adaptkit.metrics.forms import SUM_TOLERANCE, log_softmax, pair_of_scores
 
 
 def cross_entropy(scores: ArrayLike, target: ArrayLike) -> float:
@@ -31,7 +30,7 @@ def cross_entropy(scores: ArrayLike, target: ArrayLike) -> float:
 def cross_entropies(scores: ArrayLike, target: ArrayLike) -> Array:
     """Give −log softmax(s)_y of every sample."""
     found, true = pair_of_scores(scores, target)
-    losses: Array = -log_softmax(found.astype(np.float64))[np.arange(len(true)), true]
+    losses: Array = -log_softmax(found)[np.arange(len(true)), true]
     return losses
 
 
@@ -58,8 +57,7 @@ def nll(log_probabilities: ArrayLike, target: ArrayLike) -> float:
 def likelihood_losses(log_probabilities: ArrayLike, target: ArrayLike) -> Array:
     """Give −log p_y of every sample."""
     logs = _distributions(log_probabilities)
-    true = labels(target, logs.shape[1])
-    _same_length(logs, true)
+    true = labels("target", target, *logs.shape)
     losses: Array = -logs[np.arange(len(true)), true]
     return losses
 
@@ -92,7 +90,7 @@ def divergences(log_probabilities: ArrayLike, target: ArrayLike) -> Array:
     logs, p = _distributions(log_probabilities), p.astype(np.float64)
     if p.shape != logs.shape:
         raise DataError(f"log-probabilities are {list(logs.shape)}, probabilities of the target {list(p.shape)}")
-    if not (p.min(initial=0.0) >= 0 and (np.abs(p.sum(axis=1) - 1) < _TOLERANCE).all()):
+    if not (p.min(initial=0.0) >= 0 and (np.abs(p.sum(axis=1) - 1) < SUM_TOLERANCE).all()):
         raise DataError("the target is no probabilities: a row holds a negative value or does not sum to 1")
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = np.where(p > 0, p * (np.log(p) - logs), 0.0)
@@ -105,15 +103,10 @@ def _distributions(log_probabilities: ArrayLike) -> Array:
     if logs.ndim != 2 or len(logs) == 0:
         raise DataError(f"log-probabilities are N × C, with one sample or more; got shape {list(logs.shape)}")
     # NaN and +∞ sum to no 1 either.
-    off = ~(np.abs(np.exp(logs).sum(axis=1) - 1) < _TOLERANCE)
+    off = ~(np.abs(np.exp(logs).sum(axis=1) - 1) < SUM_TOLERANCE)
     if off.any():
         raise DataError(
             f"outputs are no log-probabilities: the exponentials of sample {off.argmax()} do not sum to 1; "
             "cross_entropy takes any scores"
         )
     return logs
-
-
-def _same_length(logs: Array, true: Array) -> None:
-    if len(logs) != len(true):
-        raise DataError(f"there are {len(logs)} outputs and {len(true)} targets: give one target a sample")

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from adaptkit.errors import DataError
+from adaptkit.metrics.arrays import Array
 from adaptkit.metrics.calibration import reliability
-from adaptkit.metrics.forms import FORMS, Array, probabilities
+from adaptkit.metrics.forms import FORMS, probabilities
 from adaptkit.metrics.registry import METRICS, check_names
 from adaptkit.report.schema import Bin, MetricValue
 
@@ -76,13 +77,13 @@ def _measured(name: str, outputs: Array, target: Array) -> MetricValue:
     if problem is not None:
         raise DataError(problem)
     given = FORMS[metric.needs](outputs)
-    value = metric.function(given, target)
-    low, high, method = metric.interval(given, target, value)
+    found = metric.infer(given, target)
+    low, high = found.ends
     return MetricValue(
-        value=value,
+        value=found.value,
         low=low,
         high=high,
-        interval=method,
+        interval=found.method,
         samples=len(target),
         higher_is_better=metric.higher_is_better,
         bins=[Bin(**each._asdict()) for each in reliability(probabilities(outputs), target)] if name == "ece" else [],

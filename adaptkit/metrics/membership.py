@@ -14,17 +14,17 @@ from torch import Tensor, nn
 
 from adaptkit.errors import AdaptkitError, DataError
 from adaptkit.loading.batches import Batch, mixed_seed
-from adaptkit.metrics.arrays import Array, finite, generator, labels, same_length, scores
+from adaptkit.metrics.arrays import Array, Values, as_array, finite, labels, same_length, scores
 from adaptkit.metrics.bounds import share_bound
-from adaptkit.metrics.estimate import Estimate
-from adaptkit.metrics.resampling import check_confidence, exact_share
+from adaptkit.metrics.estimate import Estimate, check_confidence
+from adaptkit.metrics.intervals import exact_share
 from adaptkit.metrics.running import outputs_of
 
 _FEWEST_ALARMS = 10
 """False alarms to expect at a rate, below which its threshold is a matter of a few samples."""
 
 
-def membership_confidence(logits: Array, y: Array) -> Tensor:
+def membership_confidence(logits: Values, y: Values) -> Tensor:
     """Compute φ = log(p_y / (1 − p_y)) from logits, without rounding at p_y = 1 (Carlini et al. 2022, section VI-A).
 
     Args:
@@ -41,13 +41,13 @@ def membership_confidence(logits: Array, y: Array) -> Tensor:
         >>> membership_confidence(torch.tensor([[0.0, 0.0], [99.0, 0.0]]), torch.tensor([0, 0]))
         tensor([ 0., 99.], dtype=torch.float64)
     """
-    table = scores("logits", logits)
-    target = labels("y", y, len(table), table.shape[1])[:, None]
+    table = torch.from_numpy(scores("logits", logits))
+    target = torch.from_numpy(labels("y", y, *table.shape))[:, None]
     others = table.scatter(1, target, -torch.inf)
     return table.gather(1, target)[:, 0] - others.logsumexp(1)
 
 
-def lira_offline(confidences: Array, shadows: Array, out: Array) -> Tensor:
+def lira_offline(confidences: Values, shadows: Values, out: Values) -> Tensor:
     """Score how likely samples were trained on, from models that were not (Carlini et al. 2022, section V-C, offline).
 
     (φ − μ) / σ, where μ is the mean of φ over the shadow models that were not trained on the sample, and σ the pooled
@@ -69,14 +69,15 @@ def lira_offline(confidences: Array, shadows: Array, out: Array) -> Tensor:
         >>> lira_offline(np.array([3.0, 0.0]), np.array([[1.0, 0.0], [-1.0, 0.0]]), np.ones((2, 2), bool))
         tensor([3., 0.], dtype=torch.float64)
     """
-    target = finite("confidences", confidences)
-    chosen = torch.as_tensor(out).bool().cpu()
-    if target.ndim != 1 or chosen.shape != torch.as_tensor(shadows).shape or chosen.shape[1:] != target.shape:
+    target = torch.from_numpy(finite("confidences", confidences))
+    chosen, given = (torch.from_numpy(as_array(each)) for each in (out, shadows))
+    if target.ndim != 1 or chosen.shape != given.shape or chosen.shape[1:] != target.shape:
         raise DataError(
             f"give n confidences, and shadows and out of S × n; got {tuple(target.shape)}, "
-            f"{tuple(torch.as_tensor(shadows).shape)} and {tuple(chosen.shape)}"
+            f"{tuple(given.shape)} and {tuple(chosen.shape)}"
         )
-    known = finite("shadows", torch.where(chosen, torch.as_tensor(shadows).cpu().double(), 0.0))
+    chosen = chosen.bool()
+    known = torch.from_numpy(finite("shadows", torch.where(chosen, given.double(), 0.0)))
     count = chosen.sum(0)
     if int(count.min()) == 0 or int(count.max()) < 2:
         raise DataError(
@@ -91,7 +92,7 @@ def lira_offline(confidences: Array, shadows: Array, out: Array) -> Tensor:
     return (target - mean) / deviation
 
 
-def tpr_at_fpr(members: Array, non_members: Array, fpr: float, confidence: float = 0.95) -> Estimate:
+def tpr_at_fpr(members: Values, non_members: Values, fpr: float, confidence: float = 0.95) -> Estimate:
     """Estimate the share of members that are found where a share `fpr` of non-members is accused (Carlini et al. 2022).
 
     Balanced accuracy and AUC hide a leak of few samples; this is what to report, at 0.1 % and 1 %.
@@ -127,14 +128,14 @@ def tpr_at_fpr(members: Array, non_members: Array, fpr: float, confidence: float
             f"non_members: {len(outside)} samples are too few for a false positive rate of {fpr:g}; give at least "
             f"{needed}, or ask for a rate of {_FEWEST_ALARMS / max(len(outside), 1):.2g} or more"
         )
-    ranked = outside.sort(descending=True).values
+    ranked = np.sort(outside)[::-1]
     found = _share_above(inside, float(ranked[int(fpr * len(outside) + 1e-9)]))
     side = 1 - (1 - confidence) / 4
     strict, loose = _ranks(len(outside), fpr, side)
     surely = int((inside > ranked[strict - 1]).sum()) if strict else 0
     perhaps = int((inside >= ranked[loose - 1]).sum()) if loose else len(inside)
     low = 1 - share_bound(len(inside) - surely, len(inside), side) if strict else 0.0
-    return Estimate(found, low, share_bound(perhaps, len(inside), side))
+    return Estimate(found, low, share_bound(perhaps, len(inside), side), "exact, of the threshold too")
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class RatesAt:
     false_positive: Estimate
 
 
-def rates_at(threshold: float, members: Array, non_members: Array, confidence: float = 0.95) -> RatesAt:
+def rates_at(threshold: float, members: Values, non_members: Values, confidence: float = 0.95) -> RatesAt:
     """Count both rates at a threshold that was chosen elsewhere: an attacker has it from his shadow models.
 
     Args:
@@ -168,7 +169,7 @@ def rates_at(threshold: float, members: Array, non_members: Array, confidence: f
         (0.5, 0.0)
     """
     above = [
-        exact_share(int((kind > threshold).sum()), kind.numel(), confidence)
+        exact_share(int((kind > threshold).sum()), kind.size, confidence)
         for kind in (finite("members", members), finite("non_members", non_members))
     ]
     return RatesAt(*above)
@@ -228,8 +229,8 @@ def lira_attack(
     return found[: len(members[1])], found[len(members[1]) :]
 
 
-def _share_above(values: Tensor, threshold: float) -> float:
-    return float((values > threshold).double().mean())
+def _share_above(values: Array, threshold: float) -> float:
+    return float((values > threshold).mean())
 
 
 def _ranks(samples: int, rate: float, side: float) -> tuple[int, int]:
@@ -246,7 +247,7 @@ def _ranks(samples: int, rate: float, side: float) -> tuple[int, int]:
 
 def _draws(samples: int, size: int, shadows: int, seed: int) -> npt.NDArray[np.bool_]:
     """Draw the samples of each shadow model, the least drawn first, so that all are left out about equally."""
-    rng = generator(seed)
+    rng = np.random.default_rng(seed)
     drawn = np.zeros((shadows, samples), bool)
     for row in drawn:
         row[np.lexsort((rng.random(samples), drawn.sum(0)))[:size]] = True

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from adaptkit.errors import AdaptkitError, DataError
 from adaptkit.loading.batches import Batches
-from adaptkit.metrics.arrays import Array, finite, generator, rows, same_length
-from adaptkit.metrics.estimate import Estimate
-from adaptkit.metrics.resampling import around, check_confidence
+from adaptkit.metrics.arrays import Values, finite, rows, same_length
+from adaptkit.metrics.estimate import Estimate, check_confidence
+from adaptkit.metrics.intervals import around
 from adaptkit.modes import evaluating
 from adaptkit.training.fit import fit
 from adaptkit.training.settings import FitSettings
@@ -25,7 +25,7 @@ _CRITIC_FIT = FitSettings(optimizer="adamw", learning_rate=2e-3, weight_decay=1e
 
 
 def ksg_mutual_information(
-    x: Array, z: Array, neighbours: int = 3, *, confidence: float = 0.95, seed: int = 0
+    x: Values, z: Values, neighbours: int = 3, *, confidence: float = 0.95, seed: int = 0
 ) -> Estimate:
     """Estimate I(X; Z) from nearest neighbours, for few dimensions (Kraskov et al. 2004, equation 8).
 
@@ -62,10 +62,10 @@ def ksg_mutual_information(
     if neighbours < 1:
         raise AdaptkitError(f"neighbours is at least 1; got {neighbours}")
     least = max(_FEWEST, _PARTS * 2 * (neighbours + 1))
-    first = rows("x", x, least).numpy()
-    second = rows("z", z, least).numpy()
+    first = rows("x", x, least)
+    second = rows("z", z, least)
     same_length("z", len(second), len(first))
-    rng = generator(seed)
+    rng = np.random.default_rng(seed)
     variances = []
     for _ in range(_PARTITIONS):
         parts = np.array_split(rng.permutation(len(first)), _PARTS)
@@ -73,7 +73,7 @@ def ksg_mutual_information(
     return around(_ksg(first, second, neighbours), float(np.mean(variances)) ** 0.5, _PARTS - 1, confidence)
 
 
-def info_nce(scores: Array) -> float:
+def info_nce(scores: Values) -> float:
     """Bound I(X; Z) from below by how well a critic tells true pairs (van den Oord et al. 2018, section 2.3).
 
     I ≥ mean over i of log( exp sᵢᵢ / (1/n Σⱼ exp sᵢⱼ) ) in expectation, on pairs that the critic was not trained on.
@@ -91,15 +91,15 @@ def info_nce(scores: Array) -> float:
         >>> round(info_nce(100 * np.eye(8)), 4), round(math.log(8), 4), info_nce(np.zeros((8, 8)))
         (2.0794, 2.0794, 0.0)
     """
-    table = finite("scores", scores, 2)
+    table = torch.from_numpy(finite("scores", scores, 2))
     if table.ndim != 2 or table.shape[0] != table.shape[1]:
         raise DataError(f"scores: give every x against every z, n × n; got shape {tuple(table.shape)}")
     return float((table.diagonal() - table.logsumexp(1)).mean()) + math.log(len(table))
 
 
 def info_nce_lower_bound(
-    x: Array,
-    z: Array,
+    x: Values,
+    z: Values,
     *,
     batch_size: int = 64,
     epochs: float = 60,
@@ -135,14 +135,14 @@ def info_nce_lower_bound(
     check_confidence(confidence)
     if batch_size < 2:
         raise AdaptkitError(f"a contrast needs at least 2 pairs; got batch_size={batch_size}")
-    first, second = rows("x", x), rows("z", z)
+    first, second = torch.from_numpy(rows("x", x)), torch.from_numpy(rows("z", z))
     same_length("z", len(second), len(first))
     if len(first) // 2 < _FEWEST_BATCHES * batch_size:
         raise DataError(
             f"x: {len(first)} samples are too few for half of them to fill {_FEWEST_BATCHES} batches of {batch_size}; "
             f"give at least {2 * _FEWEST_BATCHES * batch_size} or lower batch_size"
         )
-    order = torch.from_numpy(generator(seed).permutation(len(first)))
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(first)))
     half = len(first) // 2
     left, right = (_standardized(part[order], len(first) - half) for part in (first, second))
     critic = _trained_critic(left[:-half], right[:-half], batch_size, epochs, seed)

@@ -5,23 +5,25 @@ Lead with what an attacker gets, `inversion.inversion_attack`; these figures say
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from adaptkit.errors import AdaptkitError, DataError
-from adaptkit.metrics.arrays import Array, generator, rows, same_length
-from adaptkit.metrics.estimate import Estimate
+from adaptkit.metrics.arrays import Values, rows, same_length
+from adaptkit.metrics.estimate import Estimate, check_confidence
+from adaptkit.metrics.intervals import around
 from adaptkit.metrics.mutual_information import ksg_mutual_information
-from adaptkit.metrics.resampling import around, check_confidence
 
 _FEWEST = 50
 _GROUPS = 20
 
 
 def smashed_mutual_information(
-    inputs: Array,
-    activations: Array,
+    inputs: Values,
+    activations: Values,
     dimensions: int = 5,
     neighbours: int = 3,
     *,
@@ -62,7 +64,7 @@ def smashed_mutual_information(
     return ksg_mutual_information(first, second, neighbours, confidence=confidence, seed=seed)
 
 
-def principal_components(name: str, values: Array, dimensions: int) -> Tensor:
+def principal_components(name: str, values: Values, dimensions: int) -> Tensor:
     """Give the first principal components, scaled to variance 1.
 
     Args:
@@ -77,7 +79,7 @@ def principal_components(name: str, values: Array, dimensions: int) -> Tensor:
         >>> principal_components("x", torch.eye(9), 3).shape, principal_components("x", torch.arange(9), 3).shape
         (torch.Size([9, 3]), torch.Size([9, 1]))
     """
-    flat = rows(name, values, 2)
+    flat = torch.from_numpy(rows(name, values, 2))
     left, sizes, _ = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
     scale = float(flat.abs().max()) * len(flat) ** 0.5
     kept = min(dimensions, int((sizes > 1e-9 * scale).sum()))
@@ -87,7 +89,7 @@ def principal_components(name: str, values: Array, dimensions: int) -> Tensor:
     return components
 
 
-def distance_correlation(x: Array, z: Array, *, confidence: float = 0.95, seed: int = 0) -> Estimate:
+def distance_correlation(x: Values, z: Values, *, confidence: float = 0.95, seed: int = 0) -> Estimate:
     """Measure dependence of any kind by distances between samples (Székely and Rizzo 2013, bias-corrected).
 
     R* = (A·B) / √((A·A)(B·B)), where A and B are the U-centred matrices of Euclidean distances in x and in z and
@@ -113,17 +115,17 @@ def distance_correlation(x: Array, z: Array, *, confidence: float = 0.95, seed: 
         (1.0, True)
     """
     check_confidence(confidence)
-    first, second = rows("x", x, _FEWEST), rows("z", z, _FEWEST)
+    first, second = (torch.from_numpy(rows(*each, _FEWEST)) for each in (("x", x), ("z", z)))
     same_length("z", len(second), len(first))
     a, b = (_distances(values) for values in (first, second))
     for name, distances in (("x", a), ("z", b)):
         if not distances.any():
             raise DataError(f"{name}: all samples are the same, so there is nothing to measure; give samples that vary")
-    groups = torch.from_numpy(generator(seed).permutation(len(a)) % _GROUPS)
+    groups = torch.from_numpy(np.random.default_rng(seed).permutation(len(a)) % _GROUPS)
     left_out = [_corrected(a[kept][:, kept], b[kept][:, kept]) for kept in (groups != i for i in range(_GROUPS))]
     deviation = float(np.std(left_out)) * (_GROUPS - 1) ** 0.5
     found = around(_corrected(a, b), deviation, _GROUPS - 1, confidence)
-    return Estimate(found.value, max(found.low, -1.0), min(found.high, 1.0))
+    return replace(found, low=max(found.low, -1.0), high=min(found.high, 1.0))
 
 
 def _distances(values: Tensor) -> Tensor:

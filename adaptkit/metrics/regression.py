@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from adaptkit.errors import DataError
-from adaptkit.metrics.forms import Array, pair_of_values
+from adaptkit.metrics.arrays import Array
+from adaptkit.metrics.forms import pair_of_values
 
 
 def mse(predicted: ArrayLike, target: ArrayLike) -> float:

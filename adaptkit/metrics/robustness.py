@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adaptkit.errors import DataError
 from adaptkit.metrics.adversary import Attack, most_harm
-from adaptkit.metrics.arrays import Array, finite, labels, scores
+from adaptkit.metrics.arrays import Values, finite, labels, scores
 from adaptkit.metrics.estimate import Estimate
-from adaptkit.metrics.resampling import bootstrap_mean, exact_share
+from adaptkit.metrics.intervals import exact_share
+from adaptkit.metrics.resampling import bootstrap
 from adaptkit.metrics.running import outputs_of
 
 _SMALLEST_KL = 1e-6
 
 
-def kl_divergences(logits: Array, changed: Array) -> Tensor:
+def kl_divergences(logits: Values, changed: Values) -> Tensor:
     """Compute KL(p ‖ q) = Σ p log(p / q) of each sample, p and q the softmax of either logits.
 
     Args:
@@ -35,14 +37,14 @@ def kl_divergences(logits: Array, changed: Array) -> Tensor:
         >>> kl_divergences(torch.zeros(1, 2), torch.tensor([[0.0, 9.0]])) > 3
         tensor([True])
     """
-    first, second = scores("logits", logits), scores("changed", changed)
+    first, second = (torch.from_numpy(scores(*each)) for each in (("logits", logits), ("changed", changed)))
     if first.shape != second.shape:
         shapes = f"{tuple(first.shape)} and {tuple(second.shape)}"
         raise DataError(f"logits, changed: give two arrays n × classes of one shape; got {shapes}")
     return _kl(first.log_softmax(1), second)
 
 
-def kl_robustness(worst: Array, *, confidence: float = 0.95, seed: int = 0) -> Estimate:
+def kl_robustness(worst: Values, *, confidence: float = 0.95, seed: int = 0) -> Estimate:
     """Turn the largest KL found near each sample into ψ = 1 / mean of them.
 
     This is the harmonic mean of the samples' own ψ = 1 / max KL (Yu et al. 2019, "Interpreting and evaluating neural
@@ -63,9 +65,9 @@ def kl_robustness(worst: Array, *, confidence: float = 0.95, seed: int = 0) -> E
         >>> kl_robustness(torch.tensor([0.5, 1.5])).value, kl_robustness(torch.zeros(9)).value
         (1.0, 1000000.0)
     """
-    mean = bootstrap_mean(finite("worst", worst, 2).flatten(), confidence=confidence, seed=seed)
+    mean = bootstrap(np.mean, [finite("worst", worst, 2).ravel()], confidence=confidence, seed=seed)
     value, low, high = (1 / max(end, _SMALLEST_KL) for end in (mean.value, mean.high, mean.low))
-    return Estimate(value, low, high)
+    return Estimate(value, low, high, mean.method)
 
 
 def kl_robustness_upper_bound(model: nn.Module, x: Tensor, attack: Attack, *, confidence: float = 0.95) -> Estimate:
@@ -94,7 +96,7 @@ def kl_robustness_upper_bound(model: nn.Module, x: Tensor, attack: Attack, *, co
         True
     """
     clean = outputs_of(model, x)
-    before = scores("logits", clean).log_softmax(1)
+    before = torch.from_numpy(scores("logits", clean)).log_softmax(1)
 
     def harm(output: Tensor, samples: Tensor) -> Tensor:
         return _kl(before.to(output.device)[samples.to(before.device)], output.double())
@@ -142,8 +144,8 @@ def robust_accuracy_upper_bound(
         >>> round(found.clean.value, 2), round(found.robust.value, 2)
         (0.67, 0.33)
     """
-    logits = scores("logits", outputs_of(model, x))
-    target = labels("y", y, len(logits), logits.shape[1])
+    logits = torch.from_numpy(scores("logits", outputs_of(model, x)))
+    target = torch.from_numpy(labels("y", y, *logits.shape))
 
     def harm(output: Tensor, samples: Tensor) -> Tensor:
         return _wrong_margin(output, target.to(output.device)[samples.to(target.device)])

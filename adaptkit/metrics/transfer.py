@@ -5,23 +5,21 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor
 
 from adaptkit.errors import AdaptkitError, DataError
-from adaptkit.metrics.arrays import Array, labels, rows, scores
+from adaptkit.metrics.arrays import Array, Values, labels, rows, scores
 from adaptkit.metrics.estimate import Estimate
-from adaptkit.metrics.resampling import bootstrap, exact_share
+from adaptkit.metrics.forms import are_probabilities
+from adaptkit.metrics.intervals import exact_share
+from adaptkit.metrics.resampling import bootstrap
 
-_SUM_TOLERANCE = 1e-3
 
-
-def leep(probabilities: Array, y: Array, *, confidence: float = 0.95, seed: int = 0) -> Estimate:
+def leep(probabilities: Values, y: Values, *, confidence: float = 0.95, seed: int = 0) -> Estimate:
     """Score how well a source model's answers tell the classes of a target task (LEEP; Nguyen et al. 2020, section 3).
 
     T = 1/n Σᵢ log( Σ_z P(yᵢ | z) θ(xᵢ)_z ), P(y | z) = P(y, z) / P(z), P(y, z) = 1/n Σ over i with yᵢ = y of θ(xᵢ)_z.
@@ -48,18 +46,21 @@ def leep(probabilities: Array, y: Array, *, confidence: float = 0.95, seed: int 
         -0.2449
     """
     theta = scores("probabilities", probabilities, 2)
-    if theta.min() < 0 or (theta.sum(1) - 1).abs().max() > _SUM_TOLERANCE:
+    if not are_probabilities(theta):
         raise DataError("probabilities: rows must be at least 0 and sum to 1; give the softmax of the logits")
     classes = _two_or_more(labels("y", y, len(theta)))
 
-    def score(chosen: Tensor) -> float:
-        return _leep(theta[chosen], classes[chosen])
-
-    return bootstrap(score, len(theta), draws=500, confidence=confidence, seed=seed)
+    return bootstrap(_leep, [theta, classes], draws=500, confidence=confidence, seed=seed)
 
 
 def transfer_accuracy(
-    features: Array, y: Array, *, held_out: float = 0.3, strength: float = 1.0, confidence: float = 0.95, seed: int = 0
+    features: Values,
+    y: Values,
+    *,
+    held_out: float = 0.3,
+    strength: float = 1.0,
+    confidence: float = 0.95,
+    seed: int = 0,
 ) -> Estimate:
     """Measure how often a linear classifier on frozen features is right on samples that it was not trained on.
 
@@ -81,8 +82,8 @@ def transfer_accuracy(
         DataError: y has one class, a class has one sample, or a side of the split has fewer samples than classes; NaN.
 
     Example:
-        >>> x = torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
-        >>> transfer_accuracy(x, (x[:, 0] > 0).long()).low > 0.8
+        >>> x = np.random.default_rng(0).normal(size=(200, 5))
+        >>> transfer_accuracy(x, (x[:, 0] > 0).astype(int)).low > 0.8
         True
     """
     if not (0 < held_out < 1 and strength > 0):
@@ -91,14 +92,14 @@ def transfer_accuracy(
         )
     flat = rows("features", features, 2)
     classes = _two_or_more(labels("y", y, len(flat)))
-    counts = classes.bincount()
+    counts = np.bincount(classes)
     kept = round(held_out * len(flat))
     if int(counts.min()) < 2 or min(kept, len(flat) - kept) < len(counts):
         raise DataError(
             f"y: {len(flat)} samples of {len(counts)} classes, {int(counts.min())} of the rarest, cannot be split; "
             "give at least 2 of each class, and more samples on each side than classes"
         )
-    split = train_test_split(flat.numpy(), classes.numpy(), test_size=kept, stratify=classes.numpy(), random_state=seed)
+    split = train_test_split(flat, classes, test_size=kept, stratify=classes, random_state=seed)
     seen, unseen, seen_classes, unseen_classes = split
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500))
     with warnings.catch_warnings():
@@ -107,15 +108,16 @@ def transfer_accuracy(
     return exact_share(int((probe.predict(unseen) == unseen_classes).sum()), len(unseen), confidence)
 
 
-def _leep(theta: Tensor, classes: Tensor) -> float:
-    joint = torch.zeros(int(classes.max()) + 1, theta.shape[1], dtype=theta.dtype).index_add_(0, classes, theta)
-    given = joint / joint.sum(0).clamp(min=np.finfo(np.float64).tiny)  # a source class that nobody has tells nothing
-    return float((given[classes] * theta).sum(1).log().mean())
+def _leep(theta: Array, classes: Array) -> float:
+    joint = np.zeros((int(classes.max()) + 1, theta.shape[1]))
+    np.add.at(joint, classes, theta)
+    given = joint / joint.sum(0).clip(min=np.finfo(np.float64).tiny)  # a source class that nobody has tells nothing
+    return float(np.log((given[classes] * theta).sum(1)).mean())
 
 
-def _two_or_more(y: Tensor) -> Tensor:
+def _two_or_more(y: Array) -> Array:
     """Number the classes that occur from 0 on."""
-    found, numbered = np.unique(y.numpy(), return_inverse=True)
+    found, numbered = np.unique(y, return_inverse=True)
     if len(found) < 2:
         raise DataError(f"y: all samples are of class {int(found[0])}; give samples of at least 2 classes")
-    return torch.from_numpy(numbered)
+    return numbered

@@ -214,9 +214,9 @@ class PairedAccuracy(_Record):
     """The accuracy of one model minus that of another, on the same samples."""
 
     difference: float
-    low: float
-    high: float
-    """95 % interval of the difference, by a paired bootstrap."""
+    low: float | None
+    high: float | None
+    """95 % interval of the difference, by a paired bootstrap; None where the two never differ."""
     lost: int
     """Samples that only the other one gets right."""
     gained: int

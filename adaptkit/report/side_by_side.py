@@ -74,7 +74,7 @@ def accuracy_lines(found: SideBySide) -> list[str]:
         pair = one.against_first
         if pair is None:
             continue
-        edges = f"{100 * pair.low:+.2f} to {100 * pair.high:+.2f}"
+        edges = "none" if pair.low is None or pair.high is None else f"{100 * pair.low:+.2f} to {100 * pair.high:+.2f}"
         proven = "a difference is shown" if pair.p_value < _PROVEN else "no difference is shown"
         lines.append(
             f"{one.label} against {first.label}: {100 * pair.difference:+.2f} points (95 % interval {edges}); "

@@ -137,7 +137,9 @@ def test_metrics_of_what_is_no_number_are_none_and_the_certificate_tells(model, 
     found = check(model, broken, data, ("f1",))
     assert not found.passed
     assert found.metrics["f1"].value is None
-    assert found.metrics["f1"].problem == "48 of 48 outputs hold NaN or infinity, first at sample 0"
+    assert found.metrics["f1"].problem == (
+        "outputs: 48 of 48 samples hold NaN or infinity, first at sample 0; leave them out or mend the model"
+    )
 
 
 @pytest.mark.parametrize("layer", ["stem", "block1.conv2", "block2.conv1", "head"])

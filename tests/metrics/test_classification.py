@@ -124,23 +124,29 @@ def test_auc_is_the_share_of_pairs_in_order(samples):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: accuracy([], []), "there is no sample"),
-        (lambda: accuracy([0, 1], [0]), "there are 2 outputs and 1 targets"),
-        (lambda: accuracy([0.0, 1.0], [0, 1]), "class numbers are N whole numbers; got float64"),
-        (lambda: accuracy([[0, 1]], [0, 1]), "class numbers are N whole numbers; got int64 of shape"),
-        (lambda: f1([0, 1], [0, -1]), "sample 1 has the class -1; classes are whole numbers from 0"),
+        (lambda: accuracy([], []), "outputs: 0 samples are too few, give at least 1"),
+        (lambda: accuracy([0, 1], [0]), "target: has 1 samples, what belongs to them has 2"),
+        (lambda: accuracy([0.0, 1.0], [0, 1]), "outputs: give one class number a sample; got float64"),
+        (lambda: accuracy([[0, 1]], [0, 1]), r"outputs: give one class number a sample; got int64 of shape \(1, 2\)"),
+        (lambda: f1([0, 1], [0, -1]), "target: classes go from 0; sample 1 has -1"),
         (lambda: precision([0, 1], [0, 0], positive=1), "no sample is of class 1, which is to be the positive one"),
         (lambda: recall([0, 1], [0, 0], positive=7), "no sample is of class 7"),
         (lambda: top_k([[0.1, 0.2, 0.3]], [0], 3), "top-3 of 3 classes says nothing: k is from 1 to 2"),
         (lambda: top_k([[0.1, 0.2, 0.3]], [0], 0), "top-0 of 3 classes says nothing"),
         (
             lambda: top_k([[0.1, 0.2], [0.1, math.nan]], [0, 1], 1),
-            "1 of 2 outputs hold NaN or infinity, first at sample 1",
+            "outputs: 1 of 2 samples hold NaN or infinity, first at sample 1",
         ),
-        (lambda: top_k([[0.1, 0.2]], [2], 1), "sample 0 has the class 2; classes are 0 to 1"),
-        (lambda: top_k([0.1, 0.2], [0, 1], 1), "scores of classes are N × C with two classes or more; got shape"),
-        (lambda: top_k([[0.1], [0.2]], [0, 0], 1), "scores of classes are N × C with two classes or more"),
-        (lambda: roc_auc([[0.1, math.inf], [1, 2]], [0, 1]), "1 of 2 outputs hold NaN or infinity, first at sample 0"),
+        (lambda: top_k([[0.1, 0.2]], [2], 1), "target: classes go from 0 to 1; sample 0 has 2"),
+        (
+            lambda: top_k([0.1, 0.2], [0, 1], 1),
+            r"outputs: give samples × classes with .* got shape \(2,\)",
+        ),
+        (lambda: top_k([[0.1], [0.2]], [0, 0], 1), r"outputs: give samples × classes .* got shape \(2, 1\)"),
+        (
+            lambda: roc_auc([[0.1, math.inf], [1, 2]], [0, 1]),
+            "outputs: 1 of 2 samples hold NaN or infinity",
+        ),
     ],
 )
 def test_what_does_not_fit(call, message):

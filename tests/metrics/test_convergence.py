@@ -43,7 +43,8 @@ def test_runs_that_never_arrive_are_not_averaged_away():
     assert (found.runs, found.reached, found.median_reached) == (4, 1, 10.0)
     assert found.median is None
     assert found.restricted_mean == (10 + 3 * 40) / 4
-    assert found.share[:2] == pytest.approx((0.0063, 0.8059), abs=1e-4)  # Clopper-Pearson of one in four
+    assert found.share.value == 0.25
+    assert found.share.ends == pytest.approx((0.0063, 0.8059), abs=1e-4)  # Clopper-Pearson of one in four
     nobody = cost_to_target([never] * 3, 0.8)["steps"]
     assert (nobody.reached, nobody.median_reached, nobody.median, nobody.restricted_mean) == (0, None, None, 40.0)
     all_there = cost_to_target([fast, curve(0.1, 0.9), curve(0.1, 0.2, 0.9)], 0.8)["steps"]

@@ -91,7 +91,7 @@ X, Y = images(), torch.zeros(4, dtype=torch.long)
         (lambda: corrupted_accuracy(Sharp(), X * float("nan"), Y), DataError, "pixels are from nan"),
         (lambda: corrupted_accuracy(Sharp(), X[:0], Y[:0]), DataError, "give images"),
         (lambda: corrupted_accuracy(Sharp(), X, Y[:2]), DataError, "y: has 2 samples"),
-        (lambda: corrupted_accuracy(Sharp(), X, Y + 2), DataError, "classes go from 0 to 1; got 2 to 2"),
+        (lambda: corrupted_accuracy(Sharp(), X, Y + 2), DataError, "classes go from 0 to 1; sample 0 has 2"),
         (lambda: jpeg(X[:, :2], 1), DataError, "1 or 3 channels; the images have 2"),
         (lambda: jpeg(X, 6), AdaptkitError, "severity is a whole number from 1 to 5; got 6"),
         (lambda: gaussian_noise(X[0], 1), DataError, r"N × C × H × W .*\(3, 16, 16\)"),

@@ -5,40 +5,26 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
-from scipy.stats import beta, binom
+from scipy.stats import binom
 
 from adaptkit.metrics.calibration import gaps
 from adaptkit.metrics.classification import f1_of
-from adaptkit.metrics.intervals import (
-    absolute_sum,
-    at_least,
-    clopper_pearson,
-    delong,
-    percentile,
-    resampled,
-    resampled_counts,
-)
+from adaptkit.metrics.estimate import ALIKE, FEW, unbounded
+from adaptkit.metrics.intervals import absolute_sum, at_least, delong, exact_share
+from adaptkit.metrics.resampling import percentile, resampled, resampled_counts
 
 FEWER = 200
 """Resamples of a simulation."""
 
 
 def holds(intervals, truth):
-    return np.mean([low <= truth <= high for low, high, _ in intervals])
-
-
-def test_exact_intervals_are_those_of_the_beta_distribution():
-    for seen, samples in ((0, 10), (3, 50), (700, 1000), (10, 10)):
-        low, high, _ = clopper_pearson(np.arange(samples) < seen)
-        wanted = beta.ppf(0.025, seen, samples - seen + 1), beta.ppf(0.975, seen + 1, samples - seen)
-        assert low == pytest.approx(np.nan_to_num(wanted[0]), abs=1e-8)
-        assert high == pytest.approx(np.nan_to_num(wanted[1], nan=1), abs=1e-8)
+    return np.mean([found.low <= truth <= found.high for found in intervals])
 
 
 @pytest.mark.parametrize("p", [0.02, 0.3, 0.5, 0.97])
 def test_exact_intervals_hold_at_least_as_often_as_they_say(p):
-    found = [clopper_pearson(np.arange(30) < seen) for seen in range(31)]
-    chance = sum(binom.pmf(seen, 30, p) for seen, (low, high, _) in enumerate(found) if low <= p <= high)
+    found = [exact_share(seen, 30) for seen in range(31)]
+    chance = sum(binom.pmf(seen, 30, p) for seen, each in enumerate(found) if each.low <= p <= each.high)
     assert chance >= 0.95
     assert p != 0.5 or chance < 0.98
 
@@ -79,7 +65,7 @@ def test_the_interval_of_the_calibration_error_holds_in_spite_of_its_bias(gap):
     found = [absolute_sum(*pair) for pair in zip(draws, parts, strict=True)]
     truth = np.mean(np.abs(shifts))
     assert holds(found, truth) > 0.925
-    assert np.mean([high - low for low, high, _ in found]) < 0.1
+    assert np.mean([each.high - each.low for each in found]) < 0.1
     # What is corrected here is what the plain quantiles get wrong.
     plain = [
         percentile([np.abs(each).sum() for each in draw], np.abs(part).sum())
@@ -115,7 +101,9 @@ def test_the_interval_of_an_average_auc_is_as_wide_as_that_of_resampled_classes(
 
     places = [np.flatnonzero(target == of) for of in range(3)]
     draws = [area(np.concatenate([rng.choice(each, len(each)) for each in places])) for _ in range(400)]
-    low, high, _ = delong(scores, target)
+    shown = delong(scores, target)
+    low, high = shown.low, shown.high
+    assert shown.value == pytest.approx(area(np.arange(250)))
     middle = sum(math.log(end / (1 - end)) for end in (low, high)) / 2
     assert 1 / (1 + math.exp(-middle)) == pytest.approx(area(np.arange(250)), abs=1e-9)
     assert high - low == pytest.approx(2 * 1.96 * np.std(draws), rel=0.1)
@@ -123,15 +111,13 @@ def test_the_interval_of_an_average_auc_is_as_wide_as_that_of_resampled_classes(
 
 def test_where_nothing_can_be_said_nothing_is():
     right = np.ones(50, bool)
-    nothing = (None, None)
-    assert percentile(resampled(lambda part: float(part.mean()), [right]), 1.0)[:2] == nothing
-    assert absolute_sum([np.array([0.5, 0.1])] * 200, np.array([0.5, 0.1]))[:2] == nothing
-    assert percentile([0.1, 0.2], 0.1)[:2] == nothing
-    assert delong(np.eye(2)[[0, 0, 1, 1]], np.array([0, 0, 1, 1]))[:2] == nothing
-    assert delong(np.eye(2)[[0, 1, 1]], np.array([0, 1, 1]))[:2] == nothing
-    assert percentile([0.1] * 200, 0.1).method == "none: all resamples are alike"
-    assert percentile([0.1] * 99, 0.1).method == "none: too few samples"
-    assert at_least(3.0)[:2] == (3.0, None)
+    assert percentile(resampled(lambda part: float(part.mean()), [right]), 1.0) == unbounded(1.0, ALIKE)
+    assert absolute_sum([np.array([0.5, 0.1])] * 200, np.array([0.5, 0.1])) == unbounded(0.6, ALIKE)
+    assert percentile([0.1] * 99, 0.1) == unbounded(0.1, FEW)
+    assert delong(np.eye(2)[[0, 0, 1, 1]], np.array([0, 0, 1, 1])) == unbounded(1.0, ALIKE)
+    assert delong(np.eye(2)[[0, 1, 1]], np.array([0, 1, 1])) == unbounded(1.0, FEW)
+    assert at_least(3.0).ends == (3.0, None)
+    assert unbounded(3.0, FEW).ends == (None, None)
 
 
 def test_an_interval_holds_its_value_and_stays_in_range():
@@ -140,7 +126,7 @@ def test_an_interval_holds_its_value_and_stays_in_range():
     draws = list(np.random.default_rng(0).normal(0.99, 0.02, (200, 1)))
     assert absolute_sum(draws, np.array([0.99])).high == 1
     assert absolute_sum([1 - each for each in draws], np.array([0.01])).low == 0
-    assert percentile([math.inf] * 150 + [1.0] * 50, math.inf)[:2] == (1.0, math.inf)
+    assert percentile([math.inf] * 150 + [1.0] * 50, math.inf).ends == (1.0, None)
 
 
 def test_draws_repeat_and_depend_on_the_seed():

@@ -104,12 +104,15 @@ def test_calibration_at_the_ends():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: cross_entropy([[0.0, math.nan]], [0]), "1 of 1 outputs hold NaN or infinity, first at sample 0"),
-        (lambda: cross_entropy([[0.0, 1.0]], [0, 1]), "there are 1 outputs and 2 targets"),
+        (
+            lambda: cross_entropy([[0.0, math.nan]], [0]),
+            "outputs: 1 of 1 samples hold NaN or infinity, first",
+        ),
+        (lambda: cross_entropy([[0.0, 1.0]], [0, 1]), "target: has 2 samples, what belongs to them has 1"),
         (lambda: nll([[0.0, 1.0]], [0]), "no log-probabilities: the exponentials of sample 0 do not sum to 1"),
         (lambda: nll([[math.nan, 0.0]], [0]), "no log-probabilities"),
-        (lambda: nll(np.log([[0.5, 0.5]]), [0, 1]), "there are 1 outputs and 2 targets"),
-        (lambda: nll(np.log([[0.5, 0.5]]), [2]), "sample 0 has the class 2; classes are 0 to 1"),
+        (lambda: nll(np.log([[0.5, 0.5]]), [0, 1]), "target: has 2 samples, what belongs to them has 1"),
+        (lambda: nll(np.log([[0.5, 0.5]]), [2]), "target: classes go from 0 to 1; sample 0 has 2"),
         (lambda: nll(np.zeros((0, 2)), []), "with one sample or more; got shape"),
         (lambda: kl(np.log([[0.5, 0.5]]), [[0.5, 0.6]]), "the target is no probabilities"),
         (lambda: kl(np.log([[0.5, 0.5]]), [[-0.5, 1.5]]), "the target is no probabilities"),

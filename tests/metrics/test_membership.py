@@ -153,7 +153,7 @@ OUT = np.ones((2, 3), bool)
         (lambda: lira_offline(np.ones(3), np.ones((2, 3)), OUT), "give the same confidences; train them on different"),
         (lambda: lira_offline(np.ones(2), np.ones((2, 3)), OUT), r"got \(2,\), \(2, 3\) and \(2, 3\)"),
         (lambda: lira_offline(np.ones(3), np.full((2, 3), np.nan), OUT), "shadows: 2 of 2 samples hold NaN"),
-        (lambda: membership_confidence(np.ones((2, 3)), np.array([0, 3])), "classes go from 0 to 2; got 0 to 3"),
+        (lambda: membership_confidence(np.ones((2, 3)), np.array([0, 3])), "classes go from 0 to 2; sample 1 has 3"),
         (lambda: membership_confidence(np.ones((2, 1)), np.array([0, 0])), "at least 2 classes"),
         (lambda: rates_at(0, np.ones(0), np.ones(3)), "members: 0 samples"),
         (lambda: lira_attack(nn.Identity(), None, (OUT, OUT), (OUT, OUT), shadows=1), "at least 2 shadow models"),

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from adaptkit.errors import DataError
-from adaptkit.metrics.paired import Difference, bootstrap_interval, difference, mcnemar_exact
+from adaptkit.metrics.estimate import ALIKE, unbounded
+from adaptkit.metrics.paired import Difference, accuracy_difference, difference, mcnemar_exact
 
 
 @given(st.integers(0, 80), st.integers(0, 80))
@@ -28,7 +29,7 @@ def test_the_interval_is_that_of_resampled_samples():
     assert found.accuracy == pytest.approx(second.mean() - first.mean())
     places = rng.integers(0, 400, size=(10_000, 400))
     draws = second[places].mean(1) - first[places].mean(1)
-    assert bootstrap_interval(found) == pytest.approx(np.quantile(draws, [0.025, 0.975]).tolist(), abs=0.004)
+    assert accuracy_difference(found).ends == pytest.approx(np.quantile(draws, [0.025, 0.975]).tolist(), abs=0.004)
 
 
 def test_the_interval_holds_as_often_as_it_says():
@@ -36,14 +37,15 @@ def test_the_interval_holds_as_often_as_it_says():
     held = 0
     for _ in range(300):
         lost, gained, _rest = rng.multinomial(500, [0.08, 0.05, 0.87]).tolist()
-        low, high = bootstrap_interval(Difference(lost, gained, 500), draws=1000)
-        held += low <= -0.03 <= high
+        shown = accuracy_difference(Difference(lost, gained, 500))
+        held += shown.low <= -0.03 <= shown.high
     assert 0.91 < held / 300 < 0.99
 
 
 def test_models_that_never_differ():
     same = difference([True, False], [True, False])
-    assert (same.accuracy, bootstrap_interval(same), mcnemar_exact(same.lost, same.gained)) == (0, (0, 0), 1)
+    assert accuracy_difference(same) == unbounded(0.0, ALIKE)
+    assert mcnemar_exact(same.lost, same.gained) == 1
 
 
 @pytest.mark.parametrize(("first", "second"), [([], []), ([True], [True, False])])

@@ -53,11 +53,14 @@ def test_the_mean_explains_nothing_and_the_truth_all():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: mse([], []), "there is no sample"),
-        (lambda: mae([1.0], [1.0, 2.0]), "there are 1 outputs and 2 targets"),
-        (lambda: rmse([1.0, math.nan], [1.0, 2.0]), "1 of 2 outputs hold NaN or infinity, first at sample 1"),
-        (lambda: max_error([1.0, 2.0], [math.inf, 2.0]), "1 of 2 outputs hold NaN or infinity, first at sample 0"),
-        (lambda: mse([[1.0, 2.0]], [1.0]), "numbers are N or N × 1, one a sample"),
+        (lambda: mse([], []), "outputs: 0 samples are too few, give at least 1"),
+        (lambda: mae([1.0], [1.0, 2.0]), "target: has 2 samples, what belongs to them has 1"),
+        (lambda: rmse([1.0, math.nan], [1.0, 2.0]), "outputs: 1 of 2 samples hold NaN or infinity, first at sample 1"),
+        (
+            lambda: max_error([1.0, 2.0], [math.inf, 2.0]),
+            "target: 1 of 2 samples hold NaN or infinity",
+        ),
+        (lambda: mse([[1.0, 2.0]], [1.0]), r"outputs: give one number a sample, N or N × 1; got shape \(1, 2\)"),
         (lambda: r2([1.0, 2.0], [3.0, 3.0]), "R² needs targets that differ; all 2 are 3"),
         (lambda: explained_variance([1.0], [3.0]), "explained variance needs targets that differ; all 1 are 3"),
     ],

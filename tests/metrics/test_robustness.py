@@ -113,7 +113,7 @@ def test_a_network_that_always_says_the_same_gets_the_highest_figure():
 @given(st.lists(st.floats(0, 50), min_size=2, max_size=20))
 def test_the_interval_of_the_inverse_is_inverted(values):
     found = kl_robustness(np.array(values))
-    assert 0 < found.low <= found.high <= 1e6
+    assert 0 <= found.low <= found.value <= found.high <= 1e6
     assert found.value == pytest.approx(1 / max(np.mean(values), 1e-6))
 
 

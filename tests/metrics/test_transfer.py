@@ -43,7 +43,7 @@ def test_leep_is_the_formula_and_between_its_ends(seed, sources, classes):
     theta = softmax(3 * rng.normal(size=(25, sources)), axis=1)
     theta[:, 0], theta[:, 1] = 0, theta[:, 0] + theta[:, 1]  # a source class that is never the answer
     y = np.concatenate([np.arange(classes), rng.integers(classes, size=25 - classes)])
-    found = _leep(torch.from_numpy(theta), torch.from_numpy(y))
+    found = _leep(theta, y)
     assert found == pytest.approx(slow_leep(theta.tolist(), y.tolist()))
     shares = np.bincount(y) / 25
     assert (shares * np.log(shares)).sum() - 1e-9 <= found <= 1e-9
@@ -70,7 +70,7 @@ def test_the_interval_of_leep_holds_as_often_as_it_says():
         return softmax(np.stack([2.0 * (y == 0), 2.0 * (y == 1)], 1) + rng.normal(size=(count, 2)), axis=1), y
 
     theta, y = sample(np.random.default_rng(99), 200_000)
-    truth = _leep(torch.from_numpy(theta), torch.from_numpy(y))
+    truth = _leep(theta, y)
     found = [leep(*sample(np.random.default_rng(seed), 150), seed=seed) for seed in range(60)]
     assert sum(each.low <= truth <= each.high for each in found) >= 51
 
