@@ -20,15 +20,19 @@ from ruamel.yaml.representer import SafeRepresenter
 
 from adaptkit import conditionals, techniques
 from adaptkit.conditional.base import Conditional, misplaced
-from adaptkit.errors import RecipeError
+from adaptkit.errors import DataError, RecipeError
+from adaptkit.metrics.registry import check_names
 from adaptkit.reading.document import Document, read_document
 from adaptkit.reading.explain import check
+from adaptkit.reading.metrics import read_metrics
 from adaptkit.reading.overrides import apply_overrides
 from adaptkit.reading.problem import in_order, shown
 from adaptkit.reading.references import names_python, resolve_references
 from adaptkit.reading.steps import read_entries, read_steps
 from adaptkit.reading.variables import protect
-from adaptkit.specs import WRITABLE_FOLDER, DataSpec, ExportSpec, GateSpec, MetricName, ModelSpec, ProfileSpec, Section
+from adaptkit.specs import WRITABLE_FOLDER, DataSpec, ExportSpec, GateSpec, ModelSpec, ProfileSpec, Section
+from adaptkit.studies import Asked, metrics_of
+from adaptkit.study.base import Study
 from adaptkit.technique import Technique
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -48,7 +52,7 @@ class Recipe(Section):
     )
     export: ExportSpec = Field(default=ExportSpec(), description="How the ONNX file is written.")
     profile: ProfileSpec = Field(default=ProfileSpec(), description="What is measured.")
-    metrics: tuple[MetricName, ...] = Field(
+    metrics: tuple[str | SerializeAsAny[Study], ...] = Field(
         (),
         description="Measured over the test split, of baseline and result, each with its 95 % interval.",
     )
@@ -69,9 +73,18 @@ class Recipe(Section):
             )
         return name
 
-    @field_serializer("steps", "conditional")
-    def _as_mappings(self, entries: tuple[Technique | Conditional, ...]) -> list[dict[str, Any]]:
-        return [{entry.name: entry.model_dump(mode="json")} for entry in entries]
+    @field_validator("metrics")
+    @classmethod
+    def _known_names(cls, metrics: tuple[Asked, ...]) -> tuple[Asked, ...]:
+        try:
+            check_names(metrics_of(metrics))
+        except DataError as error:
+            raise ValueError(str(error)) from None
+        return metrics
+
+    @field_serializer("steps", "conditional", "metrics")
+    def _as_mappings(self, entries: tuple[Technique | Conditional | Asked, ...]) -> list[str | dict[str, Any]]:
+        return [entry if isinstance(entry, str) else {entry.name: entry.model_dump(mode="json")} for entry in entries]
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -149,11 +162,14 @@ def _recipe(document: Document, overrides: Sequence[str]) -> Recipe | None:
     resolve_references(document, Recipe, data, ())
     steps = read_steps(document, data["steps"], techniques.TECHNIQUES) if "steps" in data else ()
     wraps = _conditional(document, data.get("conditional", []), steps)
-    lists: dict[str, Any] = {key: [] for key in ("steps", "conditional") if key in data}
+    metrics = read_metrics(document, data.get("metrics", []))
+    lists: dict[str, Any] = {key: [] for key in ("steps", "conditional", "metrics") if key in data}
     recipe, mistakes = check(Recipe, data | lists)
     for mistake in mistakes:
         document.add(mistake.path, mistake.message)
-    return recipe.model_copy(update={"steps": steps, "conditional": wraps}) if isinstance(recipe, Recipe) else None
+    if not isinstance(recipe, Recipe):
+        return None
+    return recipe.model_copy(update={"steps": steps, "conditional": wraps, "metrics": metrics})
 
 
 def _conditional(document: Document, entries: Any, steps: tuple[Technique, ...]) -> tuple[Conditional, ...]:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, PositiveInt, model_validator
-
-from adaptkit.errors import DataError
-from adaptkit.metrics.registry import METRICS, check_names
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt, model_validator
 
 # The `format` of a key in the JSON schema; the recipe reader looks whether such values exist, and makes paths absolute.
 ZOO_NAME: dict[str, JsonValue] = {"format": "zoo-name"}
@@ -28,18 +25,6 @@ def _exactly_one(section: Section, keys: tuple[str, ...]) -> None:
     if len(given) != 1:
         found = "none" if not given else " and ".join(given)
         raise ValueError(f"give exactly one of {', '.join(keys)}; found {found}")
-
-
-def _known_metric(name: str) -> str:
-    try:
-        check_names([name])
-    except DataError as error:
-        raise ValueError(str(error)) from None
-    return name
-
-
-MetricName = Annotated[str, AfterValidator(_known_metric), Field(json_schema_extra={"enum": [*METRICS]})]
-"""A name of `adaptkit.metrics.METRICS`."""
 
 
 class ModelSpec(Section):

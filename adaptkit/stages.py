@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import datetime
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from adaptkit.loading.saved import float_model, load, save
 from adaptkit.metrics.curve import Curve
 from adaptkit.metrics.file import Collector, file_accuracy, path_accuracy
 from adaptkit.metrics.measured import Outputs
-from adaptkit.metrics.registry import misfits
+from adaptkit.metrics.registry import METRICS
 from adaptkit.order import order_problems
 from adaptkit.profiling.epr import epr
 from adaptkit.profiling.latency import compare
@@ -33,9 +33,12 @@ from adaptkit.progress import Progress, Silent, TerminalProgress
 from adaptkit.pruning.masks import lost_zeros, zeros
 from adaptkit.recipe import Recipe, dump_recipe, parse_recipe
 from adaptkit.report import html, text
-from adaptkit.report.schema import Certificate, Figures, Percentiles, Report, Step
+from adaptkit.report.schema import Certificate, Figures, MetricValue, Percentiles, Report, Step
 from adaptkit.run_dir import LOCK, REPORT, RunFolder, StepFolder
 from adaptkit.runtime.model import AdaptedModel
+from adaptkit.studies import metrics_of, studies_of
+from adaptkit.study.base import Study, measure_all
+from adaptkit.study.subject import Subject
 from adaptkit.technique import Context, Technique
 from adaptkit.techniques import TECHNIQUES
 
@@ -110,7 +113,7 @@ class Run:
             self.data.test,
             spec=self.recipe.export,
             example_inputs=self.example(),
-            metrics=self.recipe.metrics,
+            metrics=metrics_of(self.recipe.metrics),
         )
         self.folder.write("certificate.json", certificate.model_dump_json(indent=1) + "\n")
         require(certificate)
@@ -138,7 +141,8 @@ class Run:
         ]
         final = self._tested(tested[-1].figures if tested else baseline, certificate.accuracy_onnx)
         final, before = self._side_by_side(final, certificate)
-        final = final.model_copy(update={"metrics": certificate.metrics, "calibration": certificate.calibration})
+        metrics = certificate.metrics | self._studied(self.folder.path if self.recipe.conditional else last, model)
+        final = final.model_copy(update={"metrics": metrics, "calibration": certificate.calibration})
         baseline = self._tested_baseline(baseline, first).model_copy(update={"latency_ms": before})
         table = layer_table(self.original, model, self.example(), first, last)
         report = Report(
@@ -205,10 +209,26 @@ class Run:
         entries = self.recipe.conditional
         for index, problem in sorted(wrapping.problems(self.recipe, self.original)):
             lines.append(f"conditional.{index}.{entries[index].name}: {problem}")
-        names = self.recipe.metrics
-        lines += [f"metrics.{index}: {names[index]} {problem}" for index, problem in misfits(names, outputs)]
+        lines += [f"metrics.{index}: {problem}" for index, problem in self._unmeasurable(outputs)]
         if lines:
             raise RecipeError(lines)
+
+    def _unmeasurable(self, outputs: int) -> Iterator[tuple[int, str]]:
+        for index, asked in enumerate(self.recipe.metrics):
+            if isinstance(asked, Study):
+                problem, name = asked.problem(self.data.sample_shape), asked.name
+            else:
+                problem, name = METRICS[asked].problem(outputs), asked
+            if problem is not None:
+                yield index, f"{name} {problem}"
+
+    def _studied(self, path: Path, network: nn.Module) -> dict[str, MetricValue]:
+        """Measure what the recipe's studies ask of a file or artifact, and of the network behind it."""
+        studies = studies_of(self.recipe.metrics)
+        if not studies:
+            return {}
+        subject = Subject(path, AdaptedModel.load(path), self.data, lambda: network)
+        return measure_all(studies, subject, strict=False)
 
     def _write_lock(self) -> None:
         text = dump_recipe(self.recipe.model_copy(update={"lock": self.facts}))
@@ -252,9 +272,11 @@ class Run:
 
     def _tested_baseline(self, measured: Figures, path: Path) -> Figures:
         outputs, curve = Outputs(), Curve()
-        collectors: list[Collector] = [curve, outputs] if self.recipe.metrics else [curve]
+        names = metrics_of(self.recipe.metrics)
+        collectors: list[Collector] = [curve, outputs] if names else [curve]
         seen = path_accuracy(AdaptedModel.load(path), self.data.test, *collectors)
-        metrics = outputs.measure(self.recipe.metrics, strict=False) if self.recipe.metrics else {}
+        metrics = outputs.measure(names, strict=False) if names else {}
+        metrics |= self._studied(path, self.original)
         found = {"metrics": metrics, "calibration": curve.bins()}
         return self._tested(measured, seen.accuracy).model_copy(update=found)
 

@@ -22,6 +22,7 @@ from adaptkit.report.schema import Certificate, Figures, Step
 from adaptkit.run_dir import StepFolder
 from adaptkit.runtime.manifest import MANIFEST
 from adaptkit.runtime.model import AdaptedModel
+from adaptkit.studies import metrics_of
 
 if TYPE_CHECKING:
     from adaptkit.recipe import Recipe
@@ -113,7 +114,7 @@ def _wrap_all(run: Run, model: nn.Module, folders: list[StepFolder]) -> None:
 
 
 def _certified(run: Run, artifact: Artifact, folder: Path) -> dict[str, Any]:
-    certificate = certify_artifact(artifact, folder, run.data.test, run.recipe.export, run.recipe.metrics)
+    certificate = certify_artifact(artifact, folder, run.data.test, run.recipe.export, metrics_of(run.recipe.metrics))
     run.folder.write("certificate.json", certificate.model_dump_json(indent=1) + "\n")
     require_artifact(certificate)
     return certificate.model_dump(mode="json")

@@ -7,6 +7,7 @@ from adaptkit.errors import DataError, ModelError
 
 if TYPE_CHECKING:
     from adaptkit.loading.batches import Batches
+    from adaptkit.loading.data import Data
     from adaptkit.specs import DataSpec
 
 _FILE, _MANIFEST = "model.onnx", "manifest.json"
@@ -50,7 +51,12 @@ def needs_data(path: Path, data: str | None) -> bool:
 
 
 def samples_for(path: Path, data: str) -> "Batches":
-    """Read the test split of the data.
+    """Read the test split of the data, as `data_for`."""
+    return data_for(path, data).test
+
+
+def data_for(path: Path, data: str) -> "Data":
+    """Read the data.
 
     Args:
         path: A model; where the data names no normalization of its own, the one the model was made with is applied.
@@ -61,7 +67,7 @@ def samples_for(path: Path, data: str) -> "Batches":
     from .data_spec import parse_data
 
     spec, seed = parse_data(data)
-    return load_data(_normalized(spec, path), seed).test
+    return load_data(_normalized(spec, path), seed)
 
 
 def _normalized(spec: "DataSpec", path: Path) -> "DataSpec":

@@ -11,9 +11,14 @@ from .output import only_results_on_stdout, print_json
 from .table import table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from adaptkit.loading.data import Data
     from adaptkit.metrics.file import PathAccuracy
     from adaptkit.profiling.sample_latency import SampleComparison
     from adaptkit.report.schema import MetricValue, Paths
+    from adaptkit.runtime import AdaptedModel
+    from adaptkit.studies import Asked
 
 
 @click.command(
@@ -26,7 +31,8 @@ if TYPE_CHECKING:
     "--metrics",
     default="",
     metavar="NAMES",
-    help="Further metrics with their 95 % intervals, such as top5,f1,ece; a wrong name lists all there are.",
+    help="Further metrics with their 95 % intervals, such as top5,f1,ece, or 'corruptions: {samples: 200}' with "
+    "settings; a wrong name lists all there are.",
 )
 @json_option
 @quiet_option
@@ -36,15 +42,14 @@ def evaluate(artifact: str, data: str, metrics: str, as_json: bool, quiet: bool)
 
     Of a conditional model the ways that samples took are shown, too.
     """
-    from adaptkit.metrics.registry import check_names
+    from adaptkit.reading.metrics import parse_metrics
 
     from .artifact import artifact_path
 
-    names = [name.strip() for name in metrics.split(",")] if metrics else []
-    check_names(names)
+    asked = parse_metrics(metrics)
     path = artifact_path(artifact)
     with only_results_on_stdout():
-        found = _evaluated(path, data, names)
+        found = _evaluated(path, data, asked)
     if as_json:
         print_json({"artifact": str(path), "data": data} | found.document())
     elif not quiet:
@@ -81,20 +86,37 @@ class _Evaluation:
         return "".join(parts)
 
 
-def _evaluated(path: Path, data: str, names: list[str]) -> _Evaluation:
+def _evaluated(path: Path, data: str, asked: "Sequence[Asked]") -> _Evaluation:
     from adaptkit.metrics.file import file_outputs, gives_numbers, path_accuracy
     from adaptkit.metrics.measured import Outputs
+    from adaptkit.metrics.registry import METRICS
     from adaptkit.runtime import AdaptedModel
+    from adaptkit.studies import metrics_of
 
-    from .artifact import samples_for
+    from .artifact import data_for
 
-    model, samples = AdaptedModel.load(path), samples_for(path, data)
-    if names and gives_numbers(model):
-        return _Evaluation(samples.num_samples, None, file_outputs(model, samples).measure(names), None)
+    model, splits, names = AdaptedModel.load(path), data_for(path, data), metrics_of(asked)
+    of_another_task = bool(names) and all(METRICS[name].of_another_task for name in names)
+    if of_another_task or (names and gives_numbers(model)):
+        measured = file_outputs(model, splits.test).measure(names)
+        measured |= _studied(path, model, splits, asked)
+        return _Evaluation(splits.test.num_samples, None, measured, None)
     outputs = Outputs()
-    seen = path_accuracy(model, samples, *([outputs] if names else []))
+    seen = path_accuracy(model, splits.test, *([outputs] if names else []))
     measured = outputs.measure(names) if names else {}
+    measured |= _studied(path, model, splits, asked)
     return _Evaluation(seen.samples, seen.accuracy, measured, _ways(path, data, seen))
+
+
+def _studied(path: Path, model: "AdaptedModel", splits: "Data", asked: "Sequence[Asked]") -> "dict[str, MetricValue]":
+    """Run the studies among what is asked."""
+    from adaptkit.loading.behind import network_behind
+    from adaptkit.studies import studies_of
+    from adaptkit.study.base import measure_all
+    from adaptkit.study.subject import Subject
+
+    classes = len(model.labels) or None
+    return measure_all(studies_of(asked), Subject(path, model, splits, lambda: network_behind(path, classes)))
 
 
 def _ways(path: Path, data: str, seen: "PathAccuracy") -> "tuple[Paths, SampleComparison] | None":

@@ -1,8 +1,8 @@
 """A hook of mkdocs: tables of settings are made from the classes, so that no page can drift from them.
 
 In a page, `<!-- settings: module:Class -->` becomes a table of that class's settings, `<!-- include: FILE -->` the text
-of a file of the repository, `<!-- techniques -->` a section for every technique there is, and `<!-- conditional -->`
-one for every kind of conditional computation.
+of a file of the repository, `<!-- techniques -->` a section for every technique there is, `<!-- conditional -->` one
+for every kind of conditional computation, and `<!-- studies -->` one for every study.
 """
 
 import re
@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from adaptkit.conditionals import CONDITIONALS
+from adaptkit.studies import STUDIES
 from adaptkit.techniques import TECHNIQUES
 from adaptkit_cli.settings import settings_of
 
@@ -26,6 +27,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     """Replace the marks of a page; mkdocs calls this with the text of every page."""
     markdown = markdown.replace("<!-- techniques -->", sections(TECHNIQUES))
     markdown = markdown.replace("<!-- conditional -->", sections(CONDITIONALS))
+    markdown = markdown.replace("<!-- studies -->", sections(STUDIES))
     with_files = _INCLUDE.sub(lambda mark: (_ROOT / mark[1]).read_text(encoding="utf-8"), markdown)
     return _SETTINGS.sub(lambda mark: settings_table(mark[1], mark[2]), with_files)
 

@@ -13,10 +13,12 @@ import pytest
 import torch
 
 import adaptkit
-from adaptkit.errors import GateFailed, RecipeError, RunFolderError
+from adaptkit.errors import GateFailed, ModelError, RecipeError, RunFolderError
+from adaptkit.loading.behind import network_behind
 from adaptkit.loading.data import load_data
 from adaptkit.metrics import measure
 from adaptkit.pipeline import compress
+from adaptkit.quantization.simulate import QuantizedModel
 from adaptkit.recipe import Recipe, parse_recipe
 from adaptkit.report.schema import Report
 from adaptkit.runtime.model import AdaptedModel
@@ -32,12 +34,13 @@ steps:
   - distill.logits: {epochs: 2, fit: {learning_rate: 0.01, checkpoint_seconds: 0}}
   - quantize.static: {calibration: 64}
 profile: {batch_sizes: [1, 8], repeats: 5, warmup: 2}
-metrics: [accuracy, top5, f1, ece]
+metrics: [accuracy, top5, f1, ece, corruptions: {samples: 90, severities: [5]}, robust_accuracy: {steps: 3}]
 """
 FILES = {
     "baseline.onnx", "certificate.json", "model.onnx", "model.safetensors", "recipe.lock.yaml", "report.html",
     "report.json", "steps", "structure.json",
 }  # fmt: skip
+KINDS = ("", ".clean", ".gaussian_noise", ".gaussian_blur", ".jpeg")
 TIMED = {"latency_ms", "speedup", "peak_memory_bytes", "seconds", "created", "latency_us_before", "latency_us_after"}
 
 
@@ -87,16 +90,43 @@ def test_metrics_are_of_the_files_over_the_test_split(run):
         outputs = [(model.predict(model.expected_input(x.numpy())), y.numpy()) for x, y in test]
         given, target = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
         wanted = measure(["accuracy", "top5", "f1", "ece"], given, target)
-        assert {key: each.value for key, each in figures.metrics.items()} == pytest.approx(
+        assert {key: figures.metrics[key].value for key in wanted} == pytest.approx(
             {key: each.value for key, each in wanted.items()}
         )
+        studied = figures.metrics.keys() - wanted.keys()
+        assert studied == {*(f"corruptions{kind}" for kind in KINDS), "robust_accuracy", "robust_accuracy.clean"}
+        assert figures.metrics["corruptions"].samples == 90
+        assert figures.metrics["robust_accuracy.clean"].value == pytest.approx(figures.accuracy)
+        assert 0 < figures.metrics["robust_accuracy"].value < figures.metrics["robust_accuracy.clean"].value
         assert figures.metrics["accuracy"].value == pytest.approx(figures.accuracy)
         assert figures.metrics["ece"].samples == test.num_samples
-    assert report.certificate.metrics == report.final.metrics
+    assert report.certificate.metrics == {key: report.final.metrics[key] for key in wanted}
     assert [step.figures.metrics for step in report.steps] == [{}, {}, {}]
     page = (folder / "report.html").read_text()
     assert "f1 (test)" in page
     assert "Metrics with their 95 % intervals" in page
+
+
+@pytest.mark.parametrize("file", ["", "model.onnx", "baseline.onnx"])
+def test_the_network_behind_a_file_is_found_in_its_folder(run, file):
+    folder, _ = run
+    network = network_behind(folder / file, 10)
+    test = load_data(_recipe().data, 0).test
+    x, _ = next(iter(test))
+    served = AdaptedModel.load(folder / (file or "model.onnx")).predict(x.numpy())
+    with torch.no_grad():
+        assert (network(x).argmax(1).numpy() == served.argmax(1)).mean() > 0.97
+    assert isinstance(network, QuantizedModel) == (file != "baseline.onnx")
+
+
+def test_a_file_from_elsewhere_has_no_network_behind_it(run, tmp_path):
+    folder, _ = run
+    (tmp_path / "model.onnx").write_bytes((folder / "model.onnx").read_bytes())
+    (folder / "other.onnx").write_bytes((folder / "model.onnx").read_bytes())
+    for path in (tmp_path / "model.onnx", tmp_path, folder / "other.onnx"):
+        with pytest.raises(ModelError, match="an ONNX file has no gradients"):
+            network_behind(path)
+    (folder / "other.onnx").unlink()
 
 
 def test_metrics_that_do_not_fit_are_refused_before_any_work(tmp_path):

@@ -133,10 +133,10 @@ steps:
             "metrics: [f1, acuracy]",
             "r.yaml:9: metrics.1: no metric is called 'acuracy'; did you mean 'accuracy'? There are accuracy, top2, "
             "top3, top5, top10, precision, recall, f1, precision_positive, recall_positive, f1_positive, mcc, roc_auc, "
-            "ece, cross_entropy, nll, kl, mse, rmse, mae, max_error, r2, explained_variance",
+            "ece, cross_entropy, nll, kl, leep, mse, rmse, mae, max_error, r2, explained_variance, robust_accuracy, ",
         ),
-        ("metrics: f1", "r.yaml:9: metrics: expected a list, got 'f1'; write ['f1']"),
-        ("metrics: [1]", "r.yaml:9: metrics.0: expected text, got 1; put it in quotes"),
+        ("metrics: f1", "r.yaml:9: metrics: expected a list, such as [accuracy, f1]; got 'f1'"),
+        ("metrics: [1]", "r.yaml:9: metrics.0: expected a metric and its settings, such as corruptions: {}; got 1"),
         ("gates:\n\tmax_bytes: 1", "r.yaml:10: not YAML: a tab; YAML is indented with spaces"),
         ("seed: a: b", "r.yaml:9: not YAML: a ':' that cannot stand here; check the indentation, or quote the value"),
         ("seed: 'a", "r.yaml:9: not YAML: a quote that is never closed"),

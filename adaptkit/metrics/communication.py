@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import onnx
 from safetensors.torch import save
@@ -27,8 +28,7 @@ _PIECE = 1 << 16
 _TIMEOUT = 30.0
 
 
-@dataclass(frozen=True)
-class Traffic:
+class Traffic(NamedTuple):
     """Bytes of payload as serialized; headers of TCP and IP, about 3 % of large messages, come on top.
 
     Args:
@@ -90,15 +90,31 @@ def inference_traffic(path: Path, cut: int = 0, shares: Sequence[float] = (1.0,)
         DataError: There is no such stage, or the shares do not fit.
         ModelError: There is no such model.
     """
+    exits = traffic_of_exits(path, cut)
+    if len(shares) != len(exits) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+        raise DataError(f"shares are one of at least 0 a stage ({len(exits)}), and sum to 1; got {list(shares)}")
+    up, down = (sum(share * way for share, way in zip(shares, ways, strict=True)) for ways in zip(*exits, strict=True))
+    return Traffic(up, down)
+
+
+def traffic_of_exits(path: Path, cut: int = 0) -> list[Traffic]:
+    """Count the bytes of one inference, for the samples that leave at each exit; nothing before the cut.
+
+    Args:
+        path: As `inference_traffic`.
+        cut: The first stage that runs on the server.
+
+    Raises:
+        DataError: There is no such stage.
+        ModelError: There is no such model.
+    """
     stages = _stages(path)
     if not 0 <= cut <= len(stages):
         raise DataError(f"the model has {len(stages)} stages: the cut is from 0 to {len(stages)}; got {cut}")
-    if len(shares) != len(stages) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
-        raise DataError(f"shares are one of at least 0 a stage ({len(stages)}), and sum to 1; got {list(shares)}")
-    if cut == len(stages):
-        return Traffic(0.0, 0.0)
-    answers = sum(share * stage.gives for share, stage in zip(shares[cut:], stages[cut:], strict=True))
-    return Traffic(sum(shares[cut:]) * stages[cut].takes, answers)
+    return [
+        Traffic(stages[cut].takes, stage.gives) if number >= cut else Traffic(0, 0)
+        for number, stage in enumerate(stages)
+    ]
 
 
 def round_traffic(to_client: Mapping[str, Tensor], to_server: Mapping[str, Tensor], clients: int = 1) -> Traffic:

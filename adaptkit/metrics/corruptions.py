@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from math import ceil
 
@@ -14,9 +15,10 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as TF
 
 from adaptkit.errors import AdaptkitError, DataError
-from adaptkit.metrics.arrays import labels, scores
-from adaptkit.metrics.estimate import Estimate
+from adaptkit.metrics.arrays import Array, Values, labels, scores
+from adaptkit.metrics.estimate import CONFIDENCE, Estimate
 from adaptkit.metrics.intervals import exact_share
+from adaptkit.metrics.resampling import bootstrap
 from adaptkit.metrics.running import outputs_of
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -109,12 +111,12 @@ class CorruptedAccuracy:
     Args:
         clean: On the images as they are.
         corrupted: By the name of the corruption, one for each severity.
-        mean: Over corruptions and severities, without an interval: they share their samples.
+        mean: Over corruptions and severities, by bootstrap over samples, each with all its answers.
     """
 
     clean: Estimate
     corrupted: Mapping[str, tuple[Estimate, ...]]
-    mean: float
+    mean: Estimate
 
 
 def corrupted_accuracy(
@@ -136,7 +138,7 @@ def corrupted_accuracy(
         x: N × C × H × W pixels from 0 to 1.
         y: N class numbers.
         names: Of `CORRUPTIONS`.
-        confidence: Of each interval, exact (Clopper and Pearson 1934).
+        confidence: Of each interval, exact (Clopper and Pearson 1934) but that of the mean.
         seed: Source of the noise.
 
     Raises:
@@ -150,19 +152,68 @@ def corrupted_accuracy(
         >>> found.clean.value, len(found.corrupted["jpeg"])
         (1.0, 5)
     """
+    hits = corrupted_hits(partial(outputs_of, model), x, y, names, seed=seed)
+    shares = {name: tuple(share_of_hits(column[:, None], confidence) for column in hits[name].T) for name in hits}
+    (clean,) = shares.pop("clean")
+    return CorruptedAccuracy(clean, shares, share_of_hits(np.hstack([hits[name] for name in shares]), confidence))
+
+
+def corrupted_hits(
+    answer: Callable[[Tensor], Values],
+    x: Tensor,
+    y: Tensor,
+    names: tuple[str, ...] = tuple(CORRUPTIONS),
+    severities: tuple[int, ...] = SEVERITIES,
+    *,
+    seed: int = 0,
+) -> dict[str, Array]:
+    """Say which corrupted images are answered right.
+
+    Args:
+        answer: Gives n × classes scores from pixels.
+        x: n × C × H × W pixels from 0 to 1.
+        y: n class numbers.
+        names: Of `CORRUPTIONS`.
+        severities: Of 1 to 5.
+        seed: Source of the noise.
+
+    Returns:
+        By the name of the corruption n × severities truth values; as "clean" n × 1, of the images as they are.
+
+    Raises:
+        AdaptkitError: A corruption or severity is unknown.
+        DataError: They are no such images, or a label is no class.
+
+    Example:
+        >>> x = torch.rand(3, 1, 8, 8)
+        >>> found = corrupted_hits(nn.Flatten(), x, x.flatten(1).argmax(1), ("jpeg",), (1, 5))
+        >>> found["clean"].tolist(), found["jpeg"].shape
+        ([[True], [True], [True]], (3, 2))
+    """
     unknown = [name for name in names if name not in CORRUPTIONS]
     if unknown or not names:
         raise AdaptkitError(f"corruptions are {', '.join(CORRUPTIONS)}; got {', '.join(unknown) or 'none'}")
     _check(x, SEVERITIES[0])
 
-    def share(images: Tensor) -> Estimate:
-        logits = scores("logits", outputs_of(model, images))
-        target = labels("y", y, *logits.shape)
-        return exact_share(int((logits.argmax(1) == target).sum()), len(target), confidence)
+    def right(images: Tensor) -> Array:
+        logits = scores("logits", answer(images))
+        hits: Array = logits.argmax(1) == labels("y", y, *logits.shape)
+        return hits
 
-    found = {name: tuple(share(CORRUPTIONS[name](x, severity, seed)) for severity in SEVERITIES) for name in names}
-    mean = float(np.mean([each.value for row in found.values() for each in row]))
-    return CorruptedAccuracy(share(x), found, mean)
+    found = {name: [right(CORRUPTIONS[name](x, severity, seed)) for severity in severities] for name in names}
+    return {name: np.stack(columns, axis=1) for name, columns in {"clean": [right(x)], **found}.items()}
+
+
+def share_of_hits(hits: Array, confidence: float = CONFIDENCE) -> Estimate:
+    """Estimate the share of right answers among several a sample: exactly where it is one, else by bootstrap.
+
+    Example:
+        >>> share_of_hits(np.array([[True, True], [True, False]])).value
+        0.75
+    """
+    if hits.shape[1] == 1:
+        return exact_share(int(hits.sum()), len(hits), confidence)
+    return bootstrap(np.mean, [hits.mean(axis=1)], confidence=confidence)
 
 
 def _stored(image: Image.Image, quality: int) -> Image.Image:

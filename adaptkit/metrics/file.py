@@ -109,13 +109,23 @@ def file_outputs(model: AdaptedModel, batches: Batches) -> Outputs:
     return outputs
 
 
+def results(model: AdaptedModel, given: Array) -> Iterator[Result]:
+    """Run a model on what it takes: in one call, or a sample at a time where there are several ways through it.
+
+    Raises:
+        DataError: It answers with NaN or infinity.
+    """
+    size = 1 if len(model.paths) > 1 else len(given)
+    for start in range(0, len(given), size):
+        result = model(given[start : start + size])
+        if not np.isfinite(result.logits).all():
+            raise DataError("the model answers with NaN or infinity: its weights or a value on the way are broken")
+        yield result
+
+
 def _answers(model: AdaptedModel, batches: Batches) -> Iterator[tuple[Result, Array]]:
-    conditional = len(model.paths) > 1
     for x, y in batches:
-        given, target = model.expected_input(x.numpy()), y.numpy()
-        for start in range(0, len(target), 1 if conditional else len(target)):
-            part = slice(start, start + 1 if conditional else None)
-            result = model(given[part])
-            if not np.isfinite(result.logits).all():
-                raise DataError("the model answers with NaN or infinity: its weights or a value on the way are broken")
-            yield result, target[part]
+        start, target = 0, y.numpy()
+        for result in results(model, model.expected_input(x.numpy())):
+            yield result, target[start : start + len(result.logits)]
+            start += len(result.logits)

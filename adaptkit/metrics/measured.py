@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from adaptkit.errors import DataError
 from adaptkit.metrics.arrays import Array
 from adaptkit.metrics.calibration import reliability
+from adaptkit.metrics.estimate import Estimate
 from adaptkit.metrics.forms import FORMS, probabilities
 from adaptkit.metrics.registry import METRICS, check_names
 from adaptkit.report.schema import Bin, MetricValue
@@ -78,13 +79,20 @@ def _measured(name: str, outputs: Array, target: Array) -> MetricValue:
         raise DataError(problem)
     given = FORMS[metric.needs](outputs)
     found = metric.infer(given, target)
+    shown = as_value(found, len(target), metric.higher_is_better)
+    if name == "ece":
+        shown.bins = [Bin(**each._asdict()) for each in reliability(probabilities(outputs), target)]
+    return shown
+
+
+def as_value(found: Estimate, samples: int, higher_is_better: bool) -> MetricValue:
+    """Write an estimate as reports have it."""
     low, high = found.ends
     return MetricValue(
         value=found.value,
         low=low,
         high=high,
         interval=found.method,
-        samples=len(target),
-        higher_is_better=metric.higher_is_better,
-        bins=[Bin(**each._asdict()) for each in reliability(probabilities(outputs), target)] if name == "ece" else [],
+        samples=samples,
+        higher_is_better=higher_is_better,
     )

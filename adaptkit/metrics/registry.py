@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from adaptkit.errors import DataError
-from adaptkit.metrics import classification, inference, losses, regression
+from adaptkit.metrics import classification, inference, losses, regression, transfer
 from adaptkit.metrics.forms import Form
 from adaptkit.metrics.inference import Inference
 from adaptkit.reading.problem import closest, either
@@ -24,6 +24,7 @@ class Metric:
         higher_is_better: Which way is up.
         fewest: Outputs that a model has to have.
         most: The same; any number where None.
+        of_another_task: Whether the targets are of a task that the model was not trained for.
     """
 
     infer: Inference
@@ -31,6 +32,7 @@ class Metric:
     higher_is_better: bool
     fewest: int = 2
     most: int | None = None
+    of_another_task: bool = False
 
     def problem(self, outputs: int) -> str | None:
         """Say why it does not fit a model that gives so many outputs a sample, or None."""
@@ -72,6 +74,7 @@ METRICS: dict[str, Metric] = {
     "cross_entropy": Metric(inference.mean(losses.likelihood_losses), "log_probabilities", False),
     "nll": Metric(inference.mean(losses.likelihood_losses), "scores", False),
     "kl": Metric(inference.mean(losses.divergences), "log_probabilities", False),
+    "leep": Metric(transfer.leep, "probabilities", True, of_another_task=True),
     "mse": _of_values(inference.mean(regression.squared_errors)),
     "rmse": _of_values(inference.rows(regression.rmse)),
     "mae": _of_values(inference.mean(regression.absolute_errors)),
@@ -81,8 +84,12 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def check_names(names: Sequence[str]) -> None:
+def check_names(names: Sequence[str], known: Collection[str] = METRICS) -> None:
     """Refuse names that no metric has.
+
+    Args:
+        names: What was asked for.
+        known: The metrics there are.
 
     Raises:
         DataError: There are some; the message names all of them and lists the metrics there are.
@@ -92,19 +99,8 @@ def check_names(names: Sequence[str]) -> None:
         Traceback (most recent call last):
         adaptkit.errors.DataError: no metric is called 'acuracy'; did you mean 'accuracy'? There are accuracy, top2, ...
     """
-    unknown = [name for name in names if name not in METRICS]
+    unknown = [name for name in names if name not in known]
     if unknown:
-        likely = closest(unknown[0], METRICS)
+        likely = closest(unknown[0], known)
         meant = f"; did you mean {likely!r}?" if likely else "."
-        raise DataError(f"no metric is called {either(map(repr, unknown))}{meant} There are {', '.join(METRICS)}")
-
-
-def misfits(names: Sequence[str], outputs: int) -> list[tuple[int, str]]:
-    """List the metrics that do not fit a model, as (place in the list, what is wrong).
-
-    Example:
-        >>> misfits(["accuracy", "top5"], 3)
-        [(1, 'needs a model with at least 6 outputs a sample; this one has 3')]
-    """
-    found = [(index, METRICS[name].problem(outputs)) for index, name in enumerate(names)]
-    return [(index, problem) for index, problem in found if problem is not None]
+        raise DataError(f"no metric is called {either(map(repr, unknown))}{meant} There are {', '.join(known)}")

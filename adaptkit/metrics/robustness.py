@@ -95,14 +95,63 @@ def kl_robustness_upper_bound(model: nn.Module, x: Tensor, attack: Attack, *, co
         >>> found[0] > found[1]
         True
     """
-    clean = outputs_of(model, x)
-    before = torch.from_numpy(scores("logits", clean)).log_softmax(1)
+    _, worst = farthest(model, x, attack)
+    return kl_robustness(worst.clamp(min=0), confidence=confidence, seed=attack.seed)
+
+
+def farthest(model: nn.Module, x: Tensor, attack: Attack) -> tuple[Tensor, Tensor]:
+    """Search the change of each input that moves the answer most, by `most_harm` on KL(f(x) ‖ f(x + δ)).
+
+    Args:
+        model: Gives logits.
+        x: n inputs.
+        attack: The ball and the effort.
+
+    Returns:
+        The changed inputs, and n divergences in nats.
+
+    Raises:
+        DataError: As `most_harm`.
+        ModelError: As `most_harm`.
+    """
+    before = torch.from_numpy(scores("logits", outputs_of(model, x))).log_softmax(1)
 
     def harm(output: Tensor, samples: Tensor) -> Tensor:
         return _kl(before.to(output.device)[samples.to(before.device)], output.double())
 
-    _, worst = most_harm(model, x, harm, attack)
-    return kl_robustness(worst.clamp(min=0), confidence=confidence, seed=attack.seed)
+    return most_harm(model, x, harm, attack)
+
+
+def misleading(model: nn.Module, x: Tensor, y: Tensor, attack: Attack) -> Tensor:
+    """Search the change of each input that is likeliest to make the answer wrong, by `most_harm`.
+
+    The harm is the margin of the best wrong class over the right one (Carlini and Wagner 2017, "Towards evaluating the
+    robustness of neural networks", f₆), whose gradient does not fade where the softmax is sure.
+
+    Args:
+        model: Gives logits.
+        x: n inputs.
+        y: n class numbers.
+        attack: The ball and the effort.
+
+    Returns:
+        The changed inputs.
+
+    Raises:
+        DataError: A label is no class, or as `most_harm`.
+        ModelError: As `most_harm`.
+
+    Example:
+        >>> misleading(nn.Identity(), torch.tensor([[0.6, 0.4]]), torch.tensor([0]), Attack(0.1)).tolist()
+        [[0.5, 0.5]]
+    """
+    logits = scores("logits", outputs_of(model, x))
+    target = torch.from_numpy(labels("y", y, *logits.shape))
+
+    def harm(output: Tensor, samples: Tensor) -> Tensor:
+        return _wrong_margin(output, target.to(output.device)[samples.to(target.device)])
+
+    return most_harm(model, x, harm, attack)[0]
 
 
 @dataclass(frozen=True)
@@ -123,9 +172,8 @@ def robust_accuracy_upper_bound(
 ) -> RobustAccuracy:
     """Measure accuracy, and bound from above the accuracy under attack.
 
-    The harm is the margin of the best wrong class over the right one (Carlini and Wagner 2017, "Towards evaluating the
-    robustness of neural networks", f₆), whose gradient does not fade where the softmax is sure. A sample counts as
-    robust where it is right and the search finds no change that makes it wrong; another search may.
+    A sample counts as robust where it is right and the search, `misleading`, finds no change that makes it wrong;
+    another search may.
 
     Args:
         model: Gives logits.
@@ -144,15 +192,10 @@ def robust_accuracy_upper_bound(
         >>> round(found.clean.value, 2), round(found.robust.value, 2)
         (0.67, 0.33)
     """
-    logits = torch.from_numpy(scores("logits", outputs_of(model, x)))
-    target = torch.from_numpy(labels("y", y, *logits.shape))
-
-    def harm(output: Tensor, samples: Tensor) -> Tensor:
-        return _wrong_margin(output, target.to(output.device)[samples.to(target.device)])
-
-    _, worst = most_harm(model, x, harm, attack)
-    right = _wrong_margin(logits, target) < 0
-    held = right & (worst < 0)
+    changed = misleading(model, x, y, attack)
+    target = torch.from_numpy(labels("y", y, len(x)))
+    right, still = (_wrong_margin(outputs_of(model, each), target) < 0 for each in (x, changed))
+    held = right & still
     return RobustAccuracy(*(exact_share(int(kind.sum()), len(kind), confidence) for kind in (right, held)))
 
 

@@ -5,18 +5,15 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import train_test_split
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from adaptkit.errors import AdaptkitError, DataError
 from adaptkit.metrics.arrays import Array, Values, labels, rows, scores
 from adaptkit.metrics.estimate import Estimate
 from adaptkit.metrics.forms import are_probabilities
 from adaptkit.metrics.intervals import exact_share
-from adaptkit.metrics.resampling import bootstrap
+from adaptkit.metrics.resampling import reflected, resampled
+
+_DRAWS = 500
 
 
 def leep(probabilities: Values, y: Values, *, confidence: float = 0.95, seed: int = 0) -> Estimate:
@@ -31,7 +28,8 @@ def leep(probabilities: Values, y: Values, *, confidence: float = 0.95, seed: in
     Args:
         probabilities: θ, n × source classes, rows sum to 1: the softmax, not logits.
         y: n class numbers of the target task; numbers that do not occur are no classes.
-        confidence: Of the interval, by bootstrap over samples, P estimated anew each time.
+        confidence: Of the interval, by bootstrap over samples, P estimated anew each time. P fits the samples it is
+            made of, and the copies in a draw still better: draws are reflected at the value, itself a little too high.
         seed: Source of the bootstrap.
 
     Returns:
@@ -50,7 +48,7 @@ def leep(probabilities: Values, y: Values, *, confidence: float = 0.95, seed: in
         raise DataError("probabilities: rows must be at least 0 and sum to 1; give the softmax of the logits")
     classes = _two_or_more(labels("y", y, len(theta)))
 
-    return bootstrap(_leep, [theta, classes], draws=500, confidence=confidence, seed=seed)
+    return reflected(resampled(_leep, [theta, classes], _DRAWS, seed), _leep(theta, classes), confidence)
 
 
 def transfer_accuracy(
@@ -86,6 +84,13 @@ def transfer_accuracy(
         >>> transfer_accuracy(x, (x[:, 0] > 0).astype(int)).low > 0.8
         True
     """
+    # Imported here: LEEP is in the table of metrics, which whoever reads a recipe loads.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import train_test_split
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     if not (0 < held_out < 1 and strength > 0):
         raise AdaptkitError(
             f"held_out is between 0 and 1, strength above 0; got held_out={held_out}, strength={strength}"

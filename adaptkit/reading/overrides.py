@@ -9,7 +9,7 @@ from typing import Any
 from adaptkit.reading.document import Document, read_option
 from adaptkit.reading.problem import KeyPath, Place, Problem, dotted, shown
 
-_LISTS = {"steps": "technique", "conditional": "kind of conditional computation"}
+_LISTS = {"steps": "technique", "conditional": "kind of conditional computation", "metrics": "metric"}
 """The lists of a recipe whose entries are a name with settings, and what it names."""
 
 
@@ -22,8 +22,9 @@ def apply_overrides(document: Document, overrides: Iterable[str]) -> None:
 
     Args:
         document: A recipe; a mapping.
-        overrides: Each `path=value`: keys and positions joined by dots, and a YAML value. After `steps.N` or
-            `conditional.N` comes a key of the settings there; the name they belong to may be written between.
+        overrides: Each `path=value`: keys and positions joined by dots, and a YAML value. After `steps.N`,
+            `conditional.N` or `metrics.N` comes a key of the settings there; the name they belong to may be written
+            between.
 
     Example:
         >>> from adaptkit.reading.document import read_document

@@ -9,9 +9,11 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from adaptkit import conditionals, techniques
+from adaptkit import conditionals, studies, techniques
 from adaptkit.conditional.base import Conditional
+from adaptkit.metrics.registry import METRICS
 from adaptkit.recipe import Recipe
+from adaptkit.study.base import Study
 from adaptkit.technique import Technique
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -27,17 +29,19 @@ def recipe_schema() -> dict[str, Any]:
     tables: dict[str, Mapping[str, type[BaseModel]]] = {
         "steps": techniques.TECHNIQUES,
         "conditional": conditionals.CONDITIONALS,
+        "metrics": studies.STUDIES,
     }
     models: list[type[BaseModel]] = [Recipe, *(kind for table in tables.values() for kind in table.values())]
     references, schema = models_json_schema([(model, "validation") for model in models])
     definitions = schema["$defs"]
     # An entry is written as a mapping of its name to its settings; the class says only what the settings are.
-    for base in (Technique, Conditional):
+    for base in (Technique, Conditional, Study):
         definitions.pop(base.__name__, None)
     recipe = definitions.pop(references[(Recipe, "validation")]["$ref"].rpartition("/")[2])
     for key, table in tables.items():
         forms = [form for name, kind in table.items() for form in _forms(name, kind, references[(kind, "validation")])]
         recipe["properties"][key]["items"] = {"anyOf": forms}
+    recipe["properties"]["metrics"]["items"]["anyOf"].append({"enum": [*METRICS]})
     return {"$schema": _DRAFT, **recipe, "title": "adaptkit recipe", "$defs": definitions}
 
 

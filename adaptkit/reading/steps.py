@@ -18,6 +18,7 @@ Kind = TypeVar("Kind", bound=BaseModel)
 _WORDS = {
     "steps": ("step", "technique", "prune.structured"),
     "conditional": ("conditional", "kind of conditional computation", "early_exit"),
+    "metrics": ("metric", "metric", "corruptions"),
 }
 """What an entry of each list is called, what it names, and an example."""
 
@@ -43,10 +44,18 @@ def read_entries(document: Document, entries: Any, table: Mapping[str, type[Kind
     if not isinstance(entries, list):
         document.add((key,), f"expected a list, each entry starting with a dash; got {shown(entries)}")
         return []
-    return [_entry(document, entry, (key, index), table) for index, entry in enumerate(entries)]
+    return [read_entry(document, entry, (key, index), table) for index, entry in enumerate(entries)]
 
 
-def _entry(document: Document, entry: Any, path: KeyPath, table: Mapping[str, type[Kind]]) -> Kind | None:
+def read_entry(document: Document, entry: Any, path: KeyPath, table: Mapping[str, type[Kind]]) -> Kind | None:
+    """Turn a name with settings into an object, or None with a problem in the document.
+
+    Args:
+        document: The recipe.
+        entry: What stands in it: a name, or a mapping of one to its settings.
+        path: Where it stands.
+        table: The classes by name.
+    """
     word, named, example = _WORDS[str(path[0])]
     if isinstance(entry, str):
         entry = {entry: None}

@@ -96,10 +96,16 @@ def metric_rows(metrics: Mapping[str, MetricValue]) -> list[tuple[str, ...]]:
         >>> metric_rows({"f1": found})
         [('f1', '0.7500', '0.5000 to 0.8750', 'exact')]
     """
+    most = max((found.samples for found in metrics.values()), default=0)
     return [
-        (name, digits(found.value, 4), _interval(found.low, found.high), found.problem or found.interval)
+        (name, digits(found.value, 4), _interval(found.low, found.high), _how(found, most))
         for name, found in metrics.items()
     ]
+
+
+def _how(found: MetricValue, most: int) -> str:
+    """Say how an interval was found, and of how many samples where others are of more."""
+    return found.problem or (found.interval if found.samples == most else f"{found.interval}, {found.samples} samples")
 
 
 def _interval(low: float | None, high: float | None) -> str:
@@ -134,8 +140,11 @@ def _size_rows(before: Figures, after: Figures) -> Iterator[Row]:
 
 
 def _metric_rows(before: Figures, after: Figures) -> Iterator[Row]:
+    # A study may give other figures of an artifact than of a file: what only one of them has, its own table shows.
     for name, one in before.metrics.items():
-        other = after.metrics[name]
+        other = after.metrics.get(name)
+        if other is None:
+            continue
         ratio = ratio_of(other.value, one.value) if one.higher_is_better else ratio_of(one.value, other.value)
         yield Row(f"{name} (test)", digits(one.value, 4), digits(other.value, 4), _change(one, other), ratio)
 

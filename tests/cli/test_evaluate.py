@@ -11,6 +11,7 @@ from torch import nn
 
 from adaptkit.errors import AdaptkitError
 from adaptkit.export.onnx import export_onnx
+from adaptkit.metrics.transfer import leep
 from adaptkit.specs import DataSpec
 from adaptkit_cli.artifact import artifact_path
 from adaptkit_cli.data_spec import parse_data
@@ -121,7 +122,11 @@ def test_a_model_that_gives_numbers_has_metrics_of_numbers_alone(run):
             "no metric is called 'acuracy'; did you mean 'accuracy'? There are accuracy, top2,",
         ),
         ("nothing", "acuracy", "no metric is called 'acuracy'"),
-        ("run", "f1,", "no metric is called ''. There are accuracy, top2, top3,"),
+        ("run", "f1: {k: 3}", "f1: has no settings; write f1 alone"),
+        ("run", "f1: [", "not YAML: "),
+        ("run", "corruptions: {kinds: [fog]}", "corruptions.kinds.0: expected 'gaussian_noise', 'gaussian_blur'"),
+        ("run", "robust_accuracy", "robust_accuracy: an ONNX file has no gradients, and run/model.onnx has no PyTorch"),
+        ("run", "communication: {cut: 9}", "communication: the model has 1 stages: the cut is from 0 to 1; got 9"),
         ("run", "top5", "top5: needs a model with at least 6 outputs a sample; this one has 2"),
         ("run", "rmse", "rmse: needs a model with exactly 1 output a sample; this one has 2"),
         ("mean.onnx", "f1", "f1: needs a model with at least 2 outputs a sample; this one has 1"),
@@ -136,6 +141,29 @@ def test_metrics_that_do_not_fit(run, artifact, names, message):
     assert len(result.stderr.splitlines()) == 1
     as_json = run("evaluate", artifact, "--data", "npz:d.npz", "--metrics", names, "--json")
     assert json.loads(as_json.stdout)["error"].startswith(message)
+
+
+@pytest.mark.usefixtures("files")
+def test_studies_stand_below_the_metrics(run):
+    names = "f1,communication,corruptions: {kinds: [jpeg], severities: [1]}"
+    found = json.loads(run("evaluate", "run", "--data", "npz:d.npz", "--metrics", names, "--json").stdout)
+    assert list(found["metrics"]) == [
+        "f1", "communication", "communication.up", "communication.down",
+        "corruptions", "corruptions.clean", "corruptions.jpeg",
+    ]  # fmt: skip
+    assert found["metrics"]["communication.up"]["value"] == 64
+    assert found["metrics"]["corruptions.jpeg"]["value"] == found["accuracy"] == 0.75
+
+
+@pytest.mark.usefixtures("files")
+def test_leep_is_of_another_task_for_which_a_model_has_no_accuracy(run):
+    found = json.loads(run("evaluate", "run", "--data", "npz:d.npz", "--metrics", "leep", "--json").stdout)
+    assert (found["accuracy"], found["samples"]) == (None, 4)
+    sure = 1 / (1 + math.exp(-2 * (230 / 255 - 0.5))), 1 / (1 + math.exp(2 * (25 / 255 - 0.5)))
+    theta = np.array([[sure[1], 1 - sure[1]], [1 - sure[0], sure[0]]] * 2)
+    assert found["metrics"]["leep"]["value"] == pytest.approx(leep(theta, [0, 1, 0, 0]).value, abs=1e-5)
+    both = json.loads(run("evaluate", "run", "--data", "npz:d.npz", "--metrics", "leep,f1", "--json").stdout)
+    assert both["accuracy"] == 0.75
 
 
 @pytest.mark.usefixtures("files")

@@ -28,6 +28,7 @@ from adaptkit.report.schema import (
     SideBySide,
     Step,
 )
+from adaptkit.studies import STUDIES
 from adaptkit.techniques import TECHNIQUES
 from scripts.docs_tables import on_page_markdown
 
@@ -57,9 +58,9 @@ def test_every_field_of_what_is_measured_is_explained(record: type[BaseModel]):
     assert [name for name in record.model_fields if name not in known and f"`{name}`" not in page] == []
 
 
-@pytest.mark.parametrize("mark", ["techniques", "conditional"])
+@pytest.mark.parametrize("mark", ["techniques", "conditional", "studies"])
 def test_everything_in_a_table_gets_its_section(mark: str):
     page = on_page_markdown(f"<!-- {mark} -->")
-    for name, kind in {"techniques": TECHNIQUES, "conditional": CONDITIONALS}[mark].items():
+    for name, kind in {"techniques": TECHNIQUES, "conditional": CONDITIONALS, "studies": STUDIES}[mark].items():
         assert f"## `{name}`\n" in page
         assert f"::: {kind.__module__}.{kind.__name__}\n" in page

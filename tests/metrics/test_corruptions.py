@@ -67,7 +67,8 @@ def test_accuracy_is_counted_for_each():
     assert found.clean.value == 1
     assert [each.value for each in found.corrupted["gaussian_noise"]] == [1] * 5
     assert [each.value for each in found.corrupted["gaussian_blur"]] == [1, 0, 0, 0, 0]
-    assert found.mean == pytest.approx(0.6)
+    assert found.mean.value == pytest.approx(0.6)
+    assert found.mean.method == "none: all resamples are alike"
     assert found.clean.low == pytest.approx(0.025 ** (1 / 6))
 
 

@@ -1,0 +1,1 @@
+"""Studies: measurements that ask more of a model than its answers to the test split."""
