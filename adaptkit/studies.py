@@ -9,12 +9,14 @@ from adaptkit.study.attacked import KlRobustness, RobustAccuracy
 from adaptkit.study.base import Study
 from adaptkit.study.corrupted import Corruptions
 from adaptkit.study.sent import Communication
+from adaptkit.study.smashed import SmashedData
 
 STUDIES: dict[str, type[Study]] = {
     "robust_accuracy": RobustAccuracy,
     "kl_robustness": KlRobustness,
     "corruptions": Corruptions,
     "communication": Communication,
+    "smashed_data": SmashedData,
 }
 
 Asked: TypeAlias = str | Study

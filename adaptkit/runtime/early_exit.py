@@ -115,6 +115,22 @@ class StagedExits:
         """
         return run_stages(x, self._stages, self.paths)
 
+    def crossing(self, x: Array, cut: int) -> tuple[Array, Array]:
+        """Run the stages before a cut.
+
+        Args:
+            x: Of the first stage.
+            cut: The first stage that is not run.
+
+        Returns:
+            What that stage would take, and the numbers of the samples that come so far.
+        """
+        going = np.arange(len(x))
+        for stage in self._stages[:cut]:
+            step = stage(x)
+            x, going = step.crossing[~step.leaving], going[~step.leaving]
+        return x, going
+
 
 class _OpenStage:
     """A session, where its outputs are, and who leaves; what crosses comes first."""

@@ -37,7 +37,7 @@ class Study(BaseModel):
         return f"needs images, C × H × W; samples are {shape}"
 
     def measure(self, subject: Subject) -> dict[str, MetricValue]:
-        """Measure a model; the first figure has the name of the study, others that and a word behind a dot.
+        """Measure a model; names of figures are that of the study, or begin with it and a dot.
 
         Raises:
             DataError: The data does not fit.

@@ -36,8 +36,15 @@ class Subject:
 
     def outputs(self, pixels: Tensor) -> Array:
         """Give what the model answers to inputs before normalization, as it is served."""
-        given = self.model.expected_input(_normalized(pixels, self.data).numpy())
-        return np.concatenate([result.logits for result in results(self.model, given)])
+        return np.concatenate([result.logits for result in results(self.model, self.given(pixels))])
+
+    def given(self, pixels: Tensor) -> Array:
+        """Make of inputs before normalization what the file takes."""
+        return self.model.expected_input(self.normalized(pixels).numpy())
+
+    def normalized(self, pixels: Tensor) -> Tensor:
+        """Make of inputs before normalization what the PyTorch network takes."""
+        return _normalized(pixels, self.data)
 
     def ways(self, count: int) -> Array:
         """Count the test samples that took each way through the model, of which there are so many."""

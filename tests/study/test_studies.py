@@ -20,6 +20,7 @@ from adaptkit.study.attacked import KlRobustness, RobustAccuracy
 from adaptkit.study.base import measure_all
 from adaptkit.study.corrupted import Corruptions
 from adaptkit.study.sent import Communication
+from adaptkit.study.smashed import SmashedData
 from adaptkit.study.subject import Subject, together
 from tests.cli import conditional
 
@@ -175,9 +176,73 @@ def test_what_every_sample_sends_is_exact(staged):
         assert shown.interval == "exact: the same for every sample"
 
 
+class Copies(nn.Module):
+    """Keeps the picture in one layer, and its mean alone in the next."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.copy, self.pool, self.out = nn.Identity(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+
+    def forward(self, x):
+        mean = self.out(self.pool(self.copy(x)))
+        return torch.cat([-mean, mean], dim=1)
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory):
+    """Pictures of which every pixel is drawn, each twice as much light in one half of them."""
+    folder = tmp_path_factory.mktemp("noisy")
+    x = np.random.default_rng(0).integers(0, 128, (900, 8, 8)).astype(np.uint8)
+    y = np.arange(900) % 2
+    x[y == 1] += 100
+    np.savez(folder / "d.npz", x_train=x[:700], y_train=y[:700], x_test=x[700:], y_test=y[700:])
+    spec = DataSpec(npz=str(folder / "d.npz"), normalize=Normalization(mean=(MEAN,), std=(STD,)), validation=400)
+    return load_data(spec.model_copy(update={"calibration": 20}), 0)
+
+
+def test_a_copy_of_the_picture_tells_more_than_its_mean(noisy, tmp_path):
+    seen = subject(noisy, tmp_path, served=Copies())
+    all_of_it, little = (SmashedData(layer=layer, samples=200, epochs=20).measure(seen) for layer in ("copy", "pool"))
+    names = ["psnr", "ssim", "blind_psnr", "blind_ssim", "distance_correlation", "mutual_information"]
+    assert list(all_of_it) == list(little) == [f"smashed_data.{name}" for name in names]
+    assert all(each.samples == 200 and not each.higher_is_better for each in all_of_it.values())
+    for name in ("psnr", "ssim", "mutual_information"):
+        assert all_of_it[f"smashed_data.{name}"].low > little[f"smashed_data.{name}"].high
+    assert all_of_it["smashed_data.distance_correlation"].value == pytest.approx(1)
+    assert little["smashed_data.psnr"].low > little["smashed_data.blind_psnr"].high  # of light and dark it tells
+
+
+def test_the_decoder_sees_no_test_sample(noisy, tmp_path, monkeypatch):
+    given = []
+
+    def spy(known, known_images, sent, images, **settings):
+        given.extend([known_images, images])
+        raise DataError("seen")
+
+    monkeypatch.setattr("adaptkit.metrics.inversion.inversion_attack", spy)
+    with pytest.raises(DataError, match="seen"):
+        SmashedData(layer="copy", samples=100).measure(subject(noisy, tmp_path, served=Copies()))
+    learnt, judged = ({each.numpy().tobytes() for each in images} for images in given)
+    assert (len(learnt), len(judged), learnt & judged) == (100, 100, set())
+
+
+def test_what_crosses_a_cut_is_what_the_next_stage_takes(staged):
+    stages = staged("run").model.runner
+    x = np.array([0.1, 0.501, 0.9, 0.499], np.float32)[:, None, None, None] * np.ones((1, 1, 4, 4), np.float32)
+    crossing, going = stages.crossing(x, 1)
+    assert going.tolist() == [1, 3]
+    assert crossing.reshape(2, -1)[:, 0].tolist() == pytest.approx([0.1, -0.1], abs=1e-3)
+    assert stages.crossing(x, 0)[1].tolist() == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize(
     ("study", "message"),
     [
+        (
+            SmashedData(cut=2),
+            "^smashed_data: there is no stage 2 to cut an early exit before; give `layer` to",
+        ),
+        (SmashedData(layer="conv"), "^smashed_data: there is none"),
         (Communication(cut=3), "^communication: the model has 2 stages: the cut is from 0 to 2; got 3"),
         (RobustAccuracy(), "^robust_accuracy: there is none"),
     ],
@@ -199,6 +264,7 @@ def test_what_cannot_be_measured_says_so(staged, study, message):
 def test_images_are_needed_where_images_are_changed():
     assert Corruptions().problem((64,)) == "needs images, C × H × W; samples are 64"
     assert Corruptions().problem((3, 8, 8)) is None
+    assert SmashedData().problem(()) == "needs images, C × H × W; samples are one number"
     assert RobustAccuracy().problem((64,)) is None
 
 
