@@ -22,8 +22,9 @@ from adaptkit.loading.data import Data, check_fits, load_data
 from adaptkit.loading.models import load_model
 from adaptkit.loading.saved import float_model, load, save
 from adaptkit.metrics.curve import Curve
-from adaptkit.metrics.file import Collector, file_accuracy, path_accuracy
+from adaptkit.metrics.file import Collector, PathAccuracy, file_accuracy, path_accuracy
 from adaptkit.metrics.measured import Outputs
+from adaptkit.metrics.paired import compare_hits
 from adaptkit.metrics.registry import METRICS
 from adaptkit.order import order_problems
 from adaptkit.profiling.epr import epr
@@ -135,15 +136,17 @@ class Run:
     ) -> Report:
         """Read the test split for the baseline and the steps, and write report.json and report.html."""
         first, last = self.folder.path / "baseline.onnx", self.plain_file()
+        seen = [self._step_answers(index) for index, _ in enumerate(steps, start=1)]
         tested = [
-            step.model_copy(update={"figures": self._tested(step.figures, self._step_accuracy(index, certificate))})
-            for index, step in enumerate(steps, start=1)
+            step.model_copy(update={"figures": self._tested(step.figures, own.accuracy)})
+            for step, own in zip(steps, seen, strict=True)
         ]
         final = self._tested(tested[-1].figures if tested else baseline, certificate.accuracy_onnx)
         final, before = self._side_by_side(final, certificate)
         metrics = certificate.metrics | self._studied(self.folder.path if self.recipe.conditional else last, model)
         final = final.model_copy(update={"metrics": metrics, "calibration": certificate.calibration})
-        baseline = self._tested_baseline(baseline, first).model_copy(update={"latency_ms": before})
+        baseline, original = self._tested_baseline(baseline, first)
+        baseline = baseline.model_copy(update={"latency_ms": before})
         table = layer_table(self.original, model, self.example(), first, last)
         report = Report(
             name=self.recipe.name,
@@ -152,6 +155,7 @@ class Run:
             final=final,
             gates=gates.judge(self.recipe.gates, baseline, final),
             certificate=certificate,
+            against_baseline=compare_hits(original.hits, (seen[-1] if seen else original).hits),
             layers=table.layers,
             uncounted_ops=list(table.uncounted_ops),
             epr_alpha=self.recipe.profile.epr_alpha,
@@ -270,7 +274,7 @@ class Run:
         value = epr(wrong, samples, measured.energy_mj, self.recipe.profile.epr_alpha)
         return measured.model_copy(update={"accuracy": accuracy, "epr": value})
 
-    def _tested_baseline(self, measured: Figures, path: Path) -> Figures:
+    def _tested_baseline(self, measured: Figures, path: Path) -> tuple[Figures, PathAccuracy]:
         outputs, curve = Outputs(), Curve()
         names = metrics_of(self.recipe.metrics)
         collectors: list[Collector] = [curve, outputs] if names else [curve]
@@ -278,7 +282,7 @@ class Run:
         metrics = outputs.measure(names, strict=False) if names else {}
         metrics |= self._studied(path, self.original)
         found = {"metrics": metrics, "calibration": curve.bins()}
-        return self._tested(measured, seen.accuracy).model_copy(update=found)
+        return self._tested(measured, seen.accuracy).model_copy(update=found), seen
 
     def baseline_figures(self) -> Figures:
         """Give what was measured of the model before any step."""
@@ -295,14 +299,13 @@ class Run:
         measured = {"latency_ms": after.latency_ms, "speedup": after.speedup}
         return final.model_copy(update=measured), before.latency_ms
 
-    def _step_accuracy(self, index: int, certificate: Certificate) -> float:
-        steps, entries = self.recipe.steps, self.recipe.conditional
+    def _step_answers(self, index: int) -> PathAccuracy:
+        steps = self.recipe.steps
         if index <= len(steps):
-            return file_accuracy(self.folder.step(index, steps[index - 1].name).path / "model.onnx", self.data.test)
-        if index == len(steps) + len(entries):
-            return certificate.accuracy_onnx
-        folder = wrapping.step_folder(self, index - len(steps) - 1).path / wrapping.ARTIFACT
-        return file_accuracy(folder, self.data.test)
+            path = self.folder.step(index, steps[index - 1].name).path / "model.onnx"
+        else:
+            path = wrapping.step_folder(self, index - len(steps) - 1).path / wrapping.ARTIFACT
+        return path_accuracy(AdaptedModel.load(path), self.data.test)
 
     def example(self) -> tuple[Tensor, ...]:
         """Give the inputs of one call: two calibration samples."""

@@ -24,13 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from adaptkit.metrics.file import PathAccuracy
+    from adaptkit.metrics.measured import Outputs
     from adaptkit.profiling.energy import Energy
-    from adaptkit.report.schema import Contender, PairedAccuracy, SideBySide
+    from adaptkit.report.schema import Contender, SideBySide
     from adaptkit.specs import ProfileSpec
-
-
-_LEVEL = 0.05
-"""Of McNemar's test."""
 
 
 @click.command(
@@ -39,6 +36,12 @@ _LEVEL = 0.05
 )
 @click.argument("artifacts", nargs=-1, metavar="A B ...")
 @model_data_option
+@click.option(
+    "--metrics",
+    default="",
+    metavar="NAMES",
+    help="Further metrics on the data, such as f1,ece, each difference with its 95 % interval.",
+)
 @threads_option
 @batch_sizes_option
 @html_option
@@ -48,6 +51,7 @@ _LEVEL = 0.05
 def compare(
     artifacts: tuple[str, ...],
     data: str | None,
+    metrics: str,
     threads: tuple[int, ...],
     batch_sizes: tuple[int, ...],
     html: str | None,
@@ -65,9 +69,10 @@ def compare(
 
     if not 2 <= len(artifacts) <= len(string.ascii_uppercase):
         raise click.UsageError(f"give two artifacts or more, at most {len(string.ascii_uppercase)}")
+    names = _names(metrics, data)
     paths = [artifact_path(text) for text in artifacts]
     with only_results_on_stdout():
-        found = _measured(paths, ProfileSpec(threads=threads, batch_sizes=batch_sizes), data)
+        found = _measured(paths, ProfileSpec(threads=threads, batch_sizes=batch_sizes), data, names)
     if html is not None:
         from adaptkit.files import write_atomically
         from adaptkit.report.page import render_side_by_side
@@ -79,16 +84,32 @@ def compare(
         _print(found)
 
 
-def _measured(paths: "Sequence[Path]", profile: "ProfileSpec", data: str | None) -> "SideBySide":
+def _names(metrics: str, data: str | None) -> list[str]:
+    """Read what is to be measured besides accuracy: metrics of the answers to the same samples, no studies."""
+    from adaptkit.errors import DataError
+    from adaptkit.reading.metrics import parse_metrics
+    from adaptkit.studies import metrics_of, studies_of
+
+    asked = parse_metrics(metrics)
+    for study in studies_of(asked):
+        raise DataError(f"{study.name} is a study, which compare does not pair: run adaptkit evaluate on each")
+    if asked and data is None:
+        raise DataError("metrics are of answers to data: give --data, such as --data digits")
+    return metrics_of(asked)
+
+
+def _measured(
+    paths: "Sequence[Path]", profile: "ProfileSpec", data: str | None, names: "Sequence[str]"
+) -> "SideBySide":
     from adaptkit.profiling.latency import compare as compare_latency
     from adaptkit.report.dominance import verdict
     from adaptkit.report.schema import SideBySide
 
-    from .accuracy import accuracy_on
     from .artifact import needs_data
 
     conditional = [path for path in paths if needs_data(path, data)]
-    seen = [None if data is None else accuracy_on(path, data) for path in paths]
+    answers = [_answers(path, data, names) for path in paths]
+    seen, outputs = [own for own, _ in answers], [given for _, given in answers]
     sizes = [_sized(number, path) for number, path in enumerate(paths)]
     if conditional:
         contenders = _on_samples(sizes, paths, conditional[-1], profile, str(data), seen)
@@ -99,6 +120,8 @@ def _measured(paths: "Sequence[Path]", profile: "ProfileSpec", data: str | None)
             for one, side in zip(sizes, sides, strict=True)
         ]
     contenders = [_with_accuracy(one, own, seen[0]) for one, own in zip(contenders, seen, strict=True)]
+    if names:
+        contenders = [_with_metrics(one, own, outputs[0], names) for one, own in zip(contenders, outputs, strict=True)]
     energies = _energies(paths, profile.threads[0], conditional)
     contenders = [
         one.model_copy(update={"energy_mj": None if energy is None else energy.millijoules})
@@ -109,15 +132,27 @@ def _measured(paths: "Sequence[Path]", profile: "ProfileSpec", data: str | None)
     return SideBySide(contenders=contenders, energy_method=method, verdict=verdict(contenders, alike))
 
 
+def _answers(path: Path, data: str | None, names: "Sequence[str]") -> "tuple[PathAccuracy | None, Outputs]":
+    """Ask a model, and keep its answers where metrics are made of them."""
+    from adaptkit.metrics.measured import Outputs
+
+    from .accuracy import accuracy_on, answers_on
+
+    if data is None:
+        return None, Outputs()
+    return answers_on(path, data) if names else (accuracy_on(path, data), Outputs())
+
+
 def _alike(labels: "Sequence[str]", seen: "Sequence[PathAccuracy | None]") -> "set[frozenset[str]]":
     """Name the pairs that McNemar's test does not tell apart: one sample more is no better model."""
     from adaptkit.metrics.paired import difference, mcnemar_exact
+    from adaptkit.report.comparison import PROVEN
 
     known = [(label, own.hits) for label, own in zip(labels, seen, strict=True) if own is not None]
     found = set()
     for (one, mine), (other, theirs) in itertools.combinations(known, 2):
         apart = difference(mine, theirs)
-        if mcnemar_exact(apart.lost, apart.gained) >= _LEVEL:
+        if mcnemar_exact(apart.lost, apart.gained) >= PROVEN:
             found.add(frozenset((one, other)))
     return found
 
@@ -167,26 +202,15 @@ def _on_samples(
 def _with_accuracy(one: "Contender", own: "PathAccuracy | None", first: "PathAccuracy | None") -> "Contender":
     if own is None or first is None:
         return one
-    return one.model_copy(
-        update={"accuracy": own.accuracy, "against_first": None if own is first else _paired(first, own)}
-    )
+    from adaptkit.metrics.paired import compare_hits
+
+    against = None if own is first else compare_hits(first.hits, own.hits)
+    return one.model_copy(update={"accuracy": own.accuracy, "against_first": against})
 
 
-def _paired(first: "PathAccuracy", own: "PathAccuracy") -> "PairedAccuracy":
-    from adaptkit.metrics.paired import accuracy_difference, difference, mcnemar_exact
-    from adaptkit.report.schema import PairedAccuracy
-
-    found = difference(first.hits, own.hits)
-    shown = accuracy_difference(found)
-    low, high = shown.ends
-    return PairedAccuracy(
-        difference=shown.value,
-        low=low,
-        high=high,
-        lost=found.lost,
-        gained=found.gained,
-        p_value=mcnemar_exact(found.lost, found.gained),
-    )
+def _with_metrics(one: "Contender", own: "Outputs", first: "Outputs", names: "Sequence[str]") -> "Contender":
+    against = {} if own is first else own.measure_against(names, first)
+    return one.model_copy(update={"metrics": own.measure(names), "metrics_against_first": against})
 
 
 def _energies(paths: "Sequence[Path]", threads: int, conditional: "Sequence[Path]") -> "list[Energy | None]":

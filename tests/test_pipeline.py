@@ -20,6 +20,7 @@ from adaptkit.metrics import measure
 from adaptkit.pipeline import compress
 from adaptkit.quantization.simulate import QuantizedModel
 from adaptkit.recipe import Recipe, parse_recipe
+from adaptkit.report import text
 from adaptkit.report.schema import Report
 from adaptkit.runtime.model import AdaptedModel
 from adaptkit_zoo.digits import resnet_digits
@@ -105,6 +106,26 @@ def test_metrics_are_of_the_files_over_the_test_split(run):
     page = (folder / "report.html").read_text()
     assert "f1 (test)" in page
     assert "Metrics with their 95 % intervals" in page
+
+
+def test_the_accuracy_of_the_result_is_held_against_that_of_the_baseline(run):
+    folder, report = run
+    test = load_data(_recipe().data, 0).test
+    hits = [
+        [
+            bool(hit)
+            for x, y in test
+            for hit in AdaptedModel.load(folder / file).predict(x.numpy()).argmax(1) == y.numpy()
+        ]
+        for file in ("baseline.onnx", "model.onnx")
+    ]
+    pair = report.against_baseline
+    assert pair.difference == pytest.approx(report.final.accuracy - report.baseline.accuracy)
+    assert pair.lost == sum(one and not other for one, other in zip(*hits, strict=True))
+    assert pair.gained == sum(other and not one for one, other in zip(*hits, strict=True))
+    shown = f"{pair.lost} samples lost, {pair.gained} gained, McNemar"
+    assert shown in " ".join(text.render(report).split())
+    assert shown in (folder / "report.html").read_text().replace("&#39;", "'")
 
 
 @pytest.mark.parametrize("file", ["", "model.onnx", "baseline.onnx"])

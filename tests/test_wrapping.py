@@ -112,6 +112,7 @@ def test_metrics_are_of_all_ways_together(run):
     assert report.final.metrics["accuracy"].value == pytest.approx(report.final.accuracy)
     assert report.baseline.metrics["accuracy"].value == pytest.approx(report.baseline.accuracy)
     assert report.final.metrics["mcc"].low < report.final.metrics["mcc"].value
+    assert report.against_baseline.difference == pytest.approx(report.final.accuracy - report.baseline.accuracy)
 
 
 def test_figures_are_of_the_test_split_a_sample_at_a_time(run):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from adaptkit.errors import DataError
-from adaptkit.metrics.arrays import Array
+from adaptkit.metrics.arrays import Array, same_length
 from adaptkit.metrics.calibration import reliability
 from adaptkit.metrics.estimate import Estimate
 from adaptkit.metrics.forms import FORMS, probabilities
@@ -36,9 +36,17 @@ class Outputs:
 
     def measure(self, names: Sequence[str], strict: bool = True) -> dict[str, MetricValue]:
         """Measure metrics over all that was added; see `measure`."""
+        return measure(names, *self._together(), strict)
+
+    def measure_against(self, names: Sequence[str], first: Outputs) -> dict[str, MetricValue]:
+        """Measure how these answers differ from those of another model; see `measure_difference`."""
+        given, target = self._together()
+        return measure_difference(names, first._together()[0], given, target)
+
+    def _together(self) -> tuple[Array, Array]:
         if not self.target:
             raise DataError("there is no sample: a metric needs at least one")
-        return measure(names, np.concatenate(self.given), np.concatenate(self.target), strict)
+        return np.concatenate(self.given), np.concatenate(self.target)
 
 
 def measure(names: Sequence[str], outputs: ArrayLike, target: ArrayLike, strict: bool = True) -> dict[str, MetricValue]:
@@ -72,17 +80,62 @@ def measure(names: Sequence[str], outputs: ArrayLike, target: ArrayLike, strict:
     return found
 
 
+def measure_difference(
+    names: Sequence[str], first: ArrayLike, second: ArrayLike, target: ArrayLike
+) -> dict[str, MetricValue]:
+    """Measure how two models differ that answered the same samples, each difference with a 95 % confidence interval.
+
+    Args:
+        names: Of `METRICS`.
+        first: What one model gave, as in `measure`.
+        second: What the other gave to the same samples, in the same order.
+        target: N class numbers, or numbers.
+
+    Returns:
+        The metrics of the second minus those of the first.
+
+    Raises:
+        DataError: A name is unknown, a metric is not defined, or one model answered more samples.
+
+    Example:
+        >>> given = [[0.2, 0.8], [0.9, 0.1]] * 20
+        >>> found = measure_difference(["accuracy"], given, given[::-1], [1, 0] * 20)["accuracy"]
+        >>> found.value, found.interval
+        (-1.0, 'none: all resamples are alike')
+    """
+    check_names(names)
+    before, after, true = (np.asarray(each) for each in (first, second, target))
+    return {name: _difference(name, before, after, true) for name in names}
+
+
+def _difference(name: str, first: Array, second: Array, target: Array) -> MetricValue:
+    metric = METRICS[name]
+    try:
+        for given in (first, second):
+            same_length("target", len(target), len(given))
+            _require_fit(name, given)
+        given_first, given_second = (FORMS[metric.needs](given) for given in (first, second))
+        found = metric.inference.of_difference(given_first, given_second, target)
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None
+    return as_value(found, len(target), metric.higher_is_better)
+
+
 def _measured(name: str, outputs: Array, target: Array) -> MetricValue:
     metric = METRICS[name]
-    problem = metric.problem(int(np.prod(outputs.shape[1:])))
-    if problem is not None:
-        raise DataError(problem)
+    _require_fit(name, outputs)
     given = FORMS[metric.needs](outputs)
-    found = metric.infer(given, target)
+    found = metric.inference.of_one(given, target)
     shown = as_value(found, len(target), metric.higher_is_better)
     if name == "ece":
         shown.bins = [Bin(**each._asdict()) for each in reliability(probabilities(outputs), target)]
     return shown
+
+
+def _require_fit(name: str, outputs: Array) -> None:
+    problem = METRICS[name].problem(int(np.prod(outputs.shape[1:])))
+    if problem is not None:
+        raise DataError(problem)
 
 
 def as_value(found: Estimate, samples: int, higher_is_better: bool) -> MetricValue:

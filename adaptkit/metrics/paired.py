@@ -10,6 +10,7 @@ import numpy as np
 from adaptkit.errors import DataError
 from adaptkit.metrics.estimate import CONFIDENCE, Estimate
 from adaptkit.metrics.resampling import percentile, resampled_counts
+from adaptkit.report.schema import PairedAccuracy
 
 _DRAWS = 10_000
 """More than elsewhere: they cost little, and are held against 0."""
@@ -101,3 +102,30 @@ def accuracy_difference(found: Difference, confidence: float = CONFIDENCE) -> Es
     table = np.array([found.lost, found.gained, found.samples - found.lost - found.gained])
     draws = resampled_counts(lambda drawn: float(drawn[1] - drawn[0]) / found.samples, table, _DRAWS)
     return percentile(draws, found.accuracy, confidence)
+
+
+def compare_hits(first: Sequence[bool], second: Sequence[bool]) -> PairedAccuracy:
+    """Say how two models differ in accuracy, how far that can be trusted, and whether it is shown at all.
+
+    Args:
+        first: Of every sample, whether the first model is right.
+        second: The same of the second, in the same order.
+
+    Raises:
+        DataError: They did not answer the same samples, or none.
+
+    Example:
+        >>> found = compare_hits([True] * 9 + [False], [True] * 8 + [False] * 2)
+        >>> found.difference, found.lost, found.gained, found.p_value
+        (-0.1, 1, 0, 1.0)
+    """
+    found = difference(first, second)
+    low, high = accuracy_difference(found).ends
+    return PairedAccuracy(
+        difference=found.accuracy,
+        low=low,
+        high=high,
+        lost=found.lost,
+        gained=found.gained,
+        p_value=mcnemar_exact(found.lost, found.gained),
+    )

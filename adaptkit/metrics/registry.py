@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from adaptkit.errors import DataError
-from adaptkit.metrics import classification, inference, losses, regression, transfer
+from adaptkit.metrics import classification, inference, losses, regression
 from adaptkit.metrics.forms import Form
 from adaptkit.metrics.inference import Inference
 from adaptkit.reading.problem import closest, either
@@ -19,7 +19,7 @@ class Metric:
     """A metric and all that is to know of it.
 
     Args:
-        infer: What it is, with its confidence interval.
+        inference: What it is, with its confidence interval, and how two models differ in it.
         needs: The form in which it takes the model's outputs.
         higher_is_better: Which way is up.
         fewest: Outputs that a model has to have.
@@ -27,7 +27,7 @@ class Metric:
         of_another_task: Whether the targets are of a task that the model was not trained for.
     """
 
-    infer: Inference
+    inference: Inference
     needs: Form
     higher_is_better: bool
     fewest: int = 2
@@ -51,8 +51,8 @@ def _of_classes(formula: Callable[..., float], **settings: Any) -> Metric:
     return Metric(inference.counts(partial(formula, **settings)), "classes", True, most=most)
 
 
-def _of_values(infer: Inference, higher_is_better: bool = False) -> Metric:
-    return Metric(infer, "values", higher_is_better, fewest=1, most=1)
+def _of_values(how: Inference, higher_is_better: bool = False) -> Metric:
+    return Metric(how, "values", higher_is_better, fewest=1, most=1)
 
 
 METRICS: dict[str, Metric] = {
@@ -68,17 +68,17 @@ METRICS: dict[str, Metric] = {
     "recall_positive": _of_classes(classification.recall_of, positive=1),
     "f1_positive": _of_classes(classification.f1_of, positive=1),
     "mcc": _of_classes(classification.mcc_of),
-    "roc_auc": Metric(inference.area, "probabilities", True),
-    "ece": Metric(inference.calibration_error, "probabilities", False),
+    "roc_auc": Metric(inference.area(), "probabilities", True),
+    "ece": Metric(inference.calibration_error(), "probabilities", False),
     # What a model gives is turned into log-probabilities once, so that the loss is that of the right ones.
     "cross_entropy": Metric(inference.mean(losses.likelihood_losses), "log_probabilities", False),
     "nll": Metric(inference.mean(losses.likelihood_losses), "scores", False),
     "kl": Metric(inference.mean(losses.divergences), "log_probabilities", False),
-    "leep": Metric(transfer.leep, "probabilities", True, of_another_task=True),
+    "leep": Metric(inference.transferability(), "probabilities", True, of_another_task=True),
     "mse": _of_values(inference.mean(regression.squared_errors)),
     "rmse": _of_values(inference.rows(regression.rmse)),
     "mae": _of_values(inference.mean(regression.absolute_errors)),
-    "max_error": _of_values(inference.largest),
+    "max_error": _of_values(inference.largest()),
     "r2": _of_values(inference.rows(regression.r2), higher_is_better=True),
     "explained_variance": _of_values(inference.rows(regression.explained_variance), higher_is_better=True),
 }

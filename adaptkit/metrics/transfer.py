@@ -13,7 +13,8 @@ from adaptkit.metrics.forms import are_probabilities
 from adaptkit.metrics.intervals import exact_share
 from adaptkit.metrics.resampling import reflected, resampled
 
-_DRAWS = 500
+DRAWS = 500
+"""Of the bootstrap: each estimates P anew."""
 
 
 def leep(probabilities: Values, y: Values, *, confidence: float = 0.95, seed: int = 0) -> Estimate:
@@ -46,9 +47,9 @@ def leep(probabilities: Values, y: Values, *, confidence: float = 0.95, seed: in
     theta = scores("probabilities", probabilities, 2)
     if not are_probabilities(theta):
         raise DataError("probabilities: rows must be at least 0 and sum to 1; give the softmax of the logits")
-    classes = _two_or_more(labels("y", y, len(theta)))
+    classes = two_or_more(labels("y", y, len(theta)))
 
-    return reflected(resampled(_leep, [theta, classes], _DRAWS, seed), _leep(theta, classes), confidence)
+    return reflected(resampled(leep_of, [theta, classes], DRAWS, seed), leep_of(theta, classes), confidence)
 
 
 def transfer_accuracy(
@@ -96,7 +97,7 @@ def transfer_accuracy(
             f"held_out is between 0 and 1, strength above 0; got held_out={held_out}, strength={strength}"
         )
     flat = rows("features", features, 2)
-    classes = _two_or_more(labels("y", y, len(flat)))
+    classes = two_or_more(labels("y", y, len(flat)))
     counts = np.bincount(classes)
     kept = round(held_out * len(flat))
     if int(counts.min()) < 2 or min(kept, len(flat) - kept) < len(counts):
@@ -113,14 +114,20 @@ def transfer_accuracy(
     return exact_share(int((probe.predict(unseen) == unseen_classes).sum()), len(unseen), confidence)
 
 
-def _leep(theta: Array, classes: Array) -> float:
+def leep_of(theta: Array, classes: Array) -> float:
+    """Compute the score itself, of probabilities and classes numbered from 0 without gaps.
+
+    Example:
+        >>> leep_of(np.eye(2), np.array([0, 1]))
+        0.0
+    """
     joint = np.zeros((int(classes.max()) + 1, theta.shape[1]))
     np.add.at(joint, classes, theta)
     given = joint / joint.sum(0).clip(min=np.finfo(np.float64).tiny)  # a source class that nobody has tells nothing
     return float(np.log((given[classes] * theta).sum(1)).mean())
 
 
-def _two_or_more(y: Array) -> Array:
+def two_or_more(y: Array) -> Array:
     """Number the classes that occur from 0 on."""
     found, numbered = np.unique(y, return_inverse=True)
     if len(found) < 2:

@@ -7,7 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from adaptkit.report.numbers import DASH, digits, percent, points, ratio_of, si, times
-from adaptkit.report.schema import Figures, Gate, Layer, MetricValue, Paths, Percentiles, Ratio, Report
+from adaptkit.report.schema import Figures, Gate, Layer, MetricValue, PairedAccuracy, Paths, Percentiles, Ratio, Report
+
+PROVEN = 0.05
+"""The p value of McNemar's test below which a difference in accuracy is shown."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def metric_rows(metrics: Mapping[str, MetricValue]) -> list[tuple[str, ...]]:
     """
     most = max((found.samples for found in metrics.values()), default=0)
     return [
-        (name, digits(found.value, 4), _interval(found.low, found.high), _how(found, most))
+        (name, digits(found.value, 4), interval_text(found.low, found.high), _how(found, most))
         for name, found in metrics.items()
     ]
 
@@ -108,10 +111,26 @@ def _how(found: MetricValue, most: int) -> str:
     return found.problem or (found.interval if found.samples == most else f"{found.interval}, {found.samples} samples")
 
 
-def _interval(low: float | None, high: float | None) -> str:
+def interval_text(low: float | None, high: float | None) -> str:
+    """Write an interval, or a dash where nothing is bounded.
+
+    Example:
+        >>> interval_text(-0.5, 0.25), interval_text(1.0, None), interval_text(None, None)
+        ('-0.5000 to 0.2500', '≥ 1.000', '–')
+    """
     if low is None and high is None:
         return DASH
     return f"≥ {digits(low, 4)}" if high is None else f"{digits(low, 4)} to {digits(high, 4)}"
+
+
+def paired_text(pair: PairedAccuracy) -> str:
+    """Say how the accuracy of two models differs, how far that can be trusted, and whether it is shown at all."""
+    edges = "none" if pair.low is None or pair.high is None else f"{100 * pair.low:+.2f} to {100 * pair.high:+.2f}"
+    shown = "a difference is shown" if pair.p_value < PROVEN else "no difference is shown"
+    return (
+        f"{100 * pair.difference:+.2f} points (95 % interval {edges}); {pair.lost} samples lost, {pair.gained} gained, "
+        f"McNemar's exact test p = {digits(pair.p_value)}: {shown}"
+    )
 
 
 def energy_methods(*figures: Figures) -> str:

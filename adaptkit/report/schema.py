@@ -237,6 +237,10 @@ class Contender(_Record):
     """Time of the first one over that of this one, measured alternately."""
     accuracy: float | None = None
     against_first: PairedAccuracy | None = None
+    metrics: dict[str, MetricValue] = {}
+    """Those that were asked for."""
+    metrics_against_first: dict[str, MetricValue] = {}
+    """The same minus those of the first one, on the same samples."""
     energy_mj: float | None = None
     """For one sample; None for a conditional model, whose energy depends on the ways that samples take."""
     paths: Paths | None = None
@@ -344,6 +348,8 @@ class Report(_Record):
     final: Figures
     gates: list[Gate]
     certificate: Certificate
+    against_baseline: PairedAccuracy | None = None
+    """The accuracy of the final file against that of the baseline, over the same test samples."""
     layers: list[Layer]
     uncounted_ops: list[str] = []
     epr_alpha: float = 1.0

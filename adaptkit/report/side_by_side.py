@@ -6,13 +6,19 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
-from adaptkit.report.comparison import PATH_HEADINGS, milliseconds, path_rows, setting_label, speedup_text
+from adaptkit.report.comparison import (
+    PATH_HEADINGS,
+    interval_text,
+    milliseconds,
+    paired_text,
+    path_rows,
+    setting_label,
+    speedup_text,
+)
 from adaptkit.report.dominance import qualities
 from adaptkit.report.numbers import DASH, digits, percent, points, ratio_of, si, times
 from adaptkit.report.scatter import Candidate, pareto_chart
 from adaptkit.report.schema import Contender, SideBySide
-
-_PROVEN = 0.05
 
 
 def side_by_side_rows(found: SideBySide) -> list[tuple[str, ...]]:
@@ -27,6 +33,7 @@ def side_by_side_rows(found: SideBySide) -> list[tuple[str, ...]]:
         rows.append(
             _row(found, "accuracy", lambda one: percent(one.accuracy), lambda a, b: points(a.accuracy, b.accuracy))
         )
+    rows += [_metric_row(found, name) for name in first.metrics]
     for key in first.latency_ms:
         rows += _latency_rows(found, key)
     if found.energy_method is not None:
@@ -40,6 +47,14 @@ def _row(
 ) -> tuple[str, ...]:
     first, *others = found.contenders
     return (label, *map(write, found.contenders), *(against(first, other) for other in others))
+
+
+def _metric_row(found: SideBySide, name: str) -> tuple[str, ...]:
+    def against(_: Contender, other: Contender) -> str:
+        apart = other.metrics_against_first[name]
+        return f"{digits(apart.value, 4)} ({interval_text(apart.low, apart.high)})"
+
+    return _row(found, name, lambda one: digits(one.metrics[name].value, 4), against)
 
 
 def _ratio(figure: str, less: str, more: str) -> Callable[[Contender, Contender], str]:
@@ -74,12 +89,7 @@ def accuracy_lines(found: SideBySide) -> list[str]:
         pair = one.against_first
         if pair is None:
             continue
-        edges = "none" if pair.low is None or pair.high is None else f"{100 * pair.low:+.2f} to {100 * pair.high:+.2f}"
-        proven = "a difference is shown" if pair.p_value < _PROVEN else "no difference is shown"
-        lines.append(
-            f"{one.label} against {first.label}: {100 * pair.difference:+.2f} points (95 % interval {edges}); "
-            f"{pair.lost} samples lost, {pair.gained} gained, McNemar's exact test p = {digits(pair.p_value)}: {proven}"
-        )
+        lines.append(f"{one.label} against {first.label}: {paired_text(pair)}")
     return lines
 
 

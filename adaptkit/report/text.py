@@ -13,6 +13,7 @@ from adaptkit.report.comparison import (
     comparison,
     gate_values,
     metric_rows,
+    paired_text,
     path_rows,
     path_summary,
     setting_label,
@@ -37,6 +38,7 @@ def render(report: Report, folder: Path | None = None, width: int | None = None)
     parts = [
         _wrap(f"{report.name}: {verdict(report)}", columns, ""),
         _figures(report, columns),
+        _paired(report, columns),
         _metrics(report),
         _paths(report, columns),
         _steps(report),
@@ -80,6 +82,12 @@ def _figures(report: Report, width: int) -> str:
         if not fits and row[3]:
             lines.append(f"      {row[3]}")
     return "\n".join(lines)
+
+
+def _paired(report: Report, width: int) -> str:
+    if report.against_baseline is None:
+        return ""
+    return _wrap(f"accuracy against the baseline: {paired_text(report.against_baseline)}", width, "")
 
 
 def _metrics(report: Report) -> str:

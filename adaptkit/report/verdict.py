@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from adaptkit.metrics.bounds import share_bound
-from adaptkit.report.comparison import gate_values, milliseconds, setting_label
+from adaptkit.report.comparison import gate_values, milliseconds, paired_text, setting_label
 from adaptkit.report.numbers import DASH, digits, percent, points, ratio_of, si, times
 from adaptkit.report.schema import Figures, Report
 
@@ -72,7 +72,9 @@ def _accuracy_detail(report: Report) -> str:
     low, high = (percent(bound) for bound in accuracy_interval(after, samples))
     change = round(after * samples) - round(before * samples)
     counted = f"{abs(change):,} {'fewer' if change < 0 else 'more'} of {samples:,} test samples right"
-    return f"{percent(before)} → {percent(after)}: {counted}; 95 % interval after {low[:-2]}–{high}"
+    pair = report.against_baseline
+    paired = f". Against the baseline {paired_text(pair)}" if pair is not None else ""
+    return f"{percent(before)} → {percent(after)}: {counted}; 95 % interval after {low[:-2]}–{high}{paired}"
 
 
 def accuracy_interval(accuracy: float, samples: int) -> tuple[float, float]:

@@ -94,7 +94,37 @@ def test_compare(run):
     assert lines[7].startswith("energy per sample")
     assert lines[8:10] == ["", "ways through B, slowest: exit #"]
     assert lines[10:14] == untimed(EVALUATED).splitlines()[1:-1]
-    assert lines[15].startswith("B against A: +0.00 points (95 % interval +0.00 to +0.00); 0 samples lost, 0 gained")
+    assert lines[15].startswith("B against A: +0.00 points (95 % interval none); 0 samples lost, 0 gained")
+
+
+def test_compare_metrics_on_the_same_samples(run):
+    given = ("compare", "plain.onnx", "run", "--data", "npz:d.npz", "--metrics", "accuracy,cross_entropy")
+    found = json.loads(run(*given, "--json").stdout)
+    first, second = found["contenders"]
+    assert first["metrics_against_first"] == {}
+    assert list(second["metrics"]) == list(second["metrics_against_first"]) == ["accuracy", "cross_entropy"]
+    assert second["metrics"]["accuracy"]["value"] == second["accuracy"]
+    values = [side["metrics"]["cross_entropy"]["value"] for side in (first, second)]
+    apart = second["metrics_against_first"]["cross_entropy"]
+    assert apart["value"] == pytest.approx(values[1] - values[0])
+    (line,) = [line.split() for line in run(*given).stdout.splitlines() if line.startswith("cross_entropy")]
+    assert len(line) == 7
+    assert line[4:] == [f"({apart['low']:.4g}", "to", f"{apart['high']:.4g})"] or line[3] == f"{apart['value']:.4g}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--metrics", "f1"), "metrics are of answers to data: give --data, such as --data digits"),
+        (("--data", "npz:d.npz", "--metrics", "corruptions"), "corruptions is a study, which compare does not pair"),
+        (("--data", "npz:d.npz", "--metrics", "rmse"), "rmse: needs a model with exactly 1 output a sample; this one"),
+        (("--data", "npz:d.npz", "--metrics", "f2"), "no metric is called 'f2'"),
+    ],
+)
+def test_metrics_that_cannot_be_compared(run, arguments, message):
+    result = run("compare", "plain.onnx", "run", *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"Error: {message}")
 
 
 def test_compare_as_json_holds_the_ways_of_both(run):

@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 
 from adaptkit.errors import AdaptkitError
 from adaptkit.metrics.resampling import percentile, resampled
-from adaptkit.metrics.transfer import _leep, leep, transfer_accuracy
+from adaptkit.metrics.transfer import leep, leep_of, transfer_accuracy
 
 
 def slow_leep(theta, y):
@@ -44,7 +44,7 @@ def test_leep_is_the_formula_and_between_its_ends(seed, sources, classes):
     theta = softmax(3 * rng.normal(size=(25, sources)), axis=1)
     theta[:, 0], theta[:, 1] = 0, theta[:, 0] + theta[:, 1]  # a source class that is never the answer
     y = np.concatenate([np.arange(classes), rng.integers(classes, size=25 - classes)])
-    found = _leep(theta, y)
+    found = leep_of(theta, y)
     assert found == pytest.approx(slow_leep(theta.tolist(), y.tolist()))
     shares = np.bincount(y) / 25
     assert (shares * np.log(shares)).sum() - 1e-9 <= found <= 1e-9
@@ -72,12 +72,12 @@ def test_the_interval_of_leep_holds_as_often_as_it_says(classes, samples):
         return softmax(rng.normal(size=(count, classes)) + 2.0 * np.eye(classes)[y], axis=1), y
 
     theta, y = sample(np.random.default_rng(99), 200_000)
-    truth = _leep(theta, y)
+    truth = leep_of(theta, y)
     drawn = [sample(np.random.default_rng(seed), samples) for seed in range(60)]
     found = [leep(*each, seed=seed) for seed, each in enumerate(drawn)]
     assert sum(each.low <= truth <= each.high for each in found) >= 52
     if classes == 12:  # many cells of P, few samples: plain quantiles of the draws miss the truth
-        plain = [percentile(resampled(_leep, each, 200), _leep(*each)) for each in drawn[:30]]
+        plain = [percentile(resampled(leep_of, each, 200), leep_of(*each)) for each in drawn[:30]]
         assert sum(each.low <= truth <= each.high for each in plain) < 24
 
 
