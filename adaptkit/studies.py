@@ -8,6 +8,7 @@ from typing import TypeAlias
 from adaptkit.study.attacked import KlRobustness, RobustAccuracy
 from adaptkit.study.base import Study
 from adaptkit.study.corrupted import Corruptions
+from adaptkit.study.member import Membership
 from adaptkit.study.sent import Communication
 from adaptkit.study.smashed import SmashedData
 
@@ -17,6 +18,7 @@ STUDIES: dict[str, type[Study]] = {
     "corruptions": Corruptions,
     "communication": Communication,
     "smashed_data": SmashedData,
+    "membership": Membership,
 }
 
 Asked: TypeAlias = str | Study

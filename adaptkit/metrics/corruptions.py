@@ -130,8 +130,8 @@ def corrupted_accuracy(
 ) -> CorruptedAccuracy:
     """Measure accuracy under common corruptions (Hendrycks and Dietterich 2019, section 4; constants of their code).
 
-    A second view beside `robust_accuracy_upper_bound`: what happens by chance, not by intent. Three of the paper's
-    corruptions are here, so that the mean is no mCE of it.
+    A second view beside `robust_accuracy_upper_bound`: what happens by chance, not by intent. Noise and JPEG are of the
+    paper's fifteen corruptions, Gaussian blur is one of its four extra ones, so that the mean is no mCE of it.
 
     Args:
         model: Gives logits from pixels; put the normalization into it.

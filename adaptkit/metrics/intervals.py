@@ -61,8 +61,8 @@ def absolute_sum(draws: Sequence[Array], parts: Array, confidence: float = CONFI
     An estimate of a part that is 0 has an absolute value above 0, so that the sum is too high, and resampling makes it
     higher still: plain quantiles rarely hold the truth of a model that is calibrated well. So an error h_b adds
     sign(μ_b) h_b where the sign is known, the estimate being two deviations from 0, and |h_b| where the part may be 0
-    (Fang and Santos 2019, "Inference on directionally differentiable functions", Review of Economic Studies 86, section
-    3). The upper end takes all signs as known, which is safe: it corrects for no bias.
+    (Fang and Santos 2019, "Inference on directionally differentiable functions", Review of Economic Studies 86). The
+    upper end takes all signs as known, which is safe: it corrects for no bias.
 
     Args:
         draws: The parts of every resample.

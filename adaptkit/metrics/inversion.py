@@ -58,7 +58,7 @@ def inversion_attack(
     """Train a decoder from activations to images on the attacker's samples, and score it on others.
 
     The attacker has samples of the same kind and can run the first part of the network (the learning-based black-box
-    attack of He et al. 2019, "Model inversion attacks against collaborative inference", section 5). What this decoder
+    attack of He et al. 2019, "Model inversion attacks against collaborative inference"). What this decoder
     rebuilds, an attacker can rebuild; a better one may get more, so the figures are lower bounds of the leak.
 
     Args:

@@ -39,7 +39,7 @@ def accuracy_matrix(right: Sequence[Values]) -> Tensor:
 
 
 def forgetting_matrix(accuracies: Values) -> Tensor:
-    """Compute f, how far each task has fallen from its best (Chaudhry et al. 2018, "Riemannian walk", section 3.1).
+    """Compute f, how far each task has fallen from its best (Chaudhry et al. 2018, "Riemannian walk").
 
     fᵢⱼ = max over k from j to i − 1 of Rₖⱼ − Rᵢⱼ, for tasks j that were learnt before task i.
 

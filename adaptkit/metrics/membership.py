@@ -6,6 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +21,15 @@ from adaptkit.metrics.estimate import Estimate, check_confidence
 from adaptkit.metrics.intervals import exact_share
 from adaptkit.metrics.running import outputs_of
 
+Train: TypeAlias = Callable[[Tensor, Tensor, int], nn.Module]
+"""(x, y, seed) -> a model trained on them."""
+
 _FEWEST_ALARMS = 10
 """False alarms to expect at a rate, below which its threshold is a matter of a few samples."""
 
 
 def membership_confidence(logits: Values, y: Values) -> Tensor:
-    """Compute φ = log(p_y / (1 − p_y)) from logits, without rounding at p_y = 1 (Carlini et al. 2022, section VI-A).
+    """Compute φ = log(p_y / (1 − p_y)) from logits, without rounding at p_y = 1 (Carlini et al. 2022).
 
     Args:
         logits: n × classes, before the softmax.
@@ -48,11 +52,12 @@ def membership_confidence(logits: Values, y: Values) -> Tensor:
 
 
 def lira_offline(confidences: Values, shadows: Values, out: Values) -> Tensor:
-    """Score how likely samples were trained on, from models that were not (Carlini et al. 2022, section V-C, offline).
+    """Score how likely samples were trained on, from models that were not (Carlini et al. 2022).
 
-    (φ − μ) / σ, where μ is the mean of φ over the shadow models that were not trained on the sample, and σ the pooled
-    deviation of φ around it, one for all samples: few shadow models do not tell a deviation for each. The paper's Λ is
-    Φ of this, which orders samples alike, but is 1 for all that are far out, where low false positive rates are.
+    The offline attack of "Membership inference attacks from first principles": (φ − μ) / σ, where μ is the mean of φ
+    over the shadow models that were not trained on the sample, and σ the pooled deviation of φ around it, one for all
+    samples: few shadow models do not tell a deviation for each. The paper's Λ is Φ of this, which orders samples alike,
+    but is 1 for all that are far out, where low false positive rates are.
 
     Args:
         confidences: n values of `membership_confidence` of the model under attack.
@@ -122,12 +127,7 @@ def tpr_at_fpr(members: Values, non_members: Values, fpr: float, confidence: flo
     if not 0 < fpr < 1:
         raise AdaptkitError(f"fpr is between 0 and 1, such as 0.001; got {fpr}")
     inside, outside = finite("members", members).flatten(), finite("non_members", non_members).flatten()
-    needed = ceil(_FEWEST_ALARMS / fpr - 1e-9)
-    if len(outside) < needed:
-        raise DataError(
-            f"non_members: {len(outside)} samples are too few for a false positive rate of {fpr:g}; give at least "
-            f"{needed}, or ask for a rate of {_FEWEST_ALARMS / max(len(outside), 1):.2g} or more"
-        )
+    require_enough(len(outside), fpr)
     ranked = np.sort(outside)[::-1]
     found = _share_above(inside, float(ranked[int(fpr * len(outside) + 1e-9)]))
     side = 1 - (1 - confidence) / 4
@@ -136,6 +136,20 @@ def tpr_at_fpr(members: Values, non_members: Values, fpr: float, confidence: flo
     perhaps = int((inside >= ranked[loose - 1]).sum()) if loose else len(inside)
     low = 1 - share_bound(len(inside) - surely, len(inside), side) if strict else 0.0
     return Estimate(found, low, share_bound(perhaps, len(inside), side), "exact, of the threshold too")
+
+
+def require_enough(non_members: int, fpr: float) -> None:
+    """Refuse so few non-members that a false positive rate would rest on less than ten of them.
+
+    Raises:
+        DataError: There are fewer than 10 / fpr.
+    """
+    needed = ceil(_FEWEST_ALARMS / fpr - 1e-9)
+    if non_members < needed:
+        raise DataError(
+            f"non_members: {non_members} samples are too few for a false positive rate of {fpr:g}; give at least "
+            f"{needed}, or ask for a rate of {_FEWEST_ALARMS / max(non_members, 1):.2g} or more"
+        )
 
 
 @dataclass(frozen=True)
@@ -177,7 +191,7 @@ def rates_at(threshold: float, members: Values, non_members: Values, confidence:
 
 def lira_attack(
     model: nn.Module,
-    train: Callable[[Tensor, Tensor, int], nn.Module],
+    train: Train,
     members: Batch,
     non_members: Batch,
     *,
@@ -215,6 +229,23 @@ def lira_attack(
         >>> inside.shape, outside.shape
         (torch.Size([20]), torch.Size([20]))
     """
+    seen = shadow_confidences(train, members, non_members, shadows=shadows, seed=seed)
+    x, y = (torch.cat([inside, outside]) for inside, outside in zip(members, non_members, strict=True))
+    found = lira_offline(membership_confidence(outputs_of(model, x), y), *seen)
+    return found[: len(members[1])], found[len(members[1]) :]
+
+
+def shadow_confidences(
+    train: Train, members: Batch, non_members: Batch, *, shadows: int = 16, seed: int = 0
+) -> tuple[Tensor, npt.NDArray[np.bool_]]:
+    """Train shadow models and ask them about all samples, the members first; the arguments are those of `lira_attack`.
+
+    Returns:
+        S × n values of `membership_confidence`, and S × n truth values: shadow model s was not trained on sample i.
+
+    Raises:
+        DataError: As `lira_attack`.
+    """
     if shadows < 2:
         raise AdaptkitError(f"the attack needs at least 2 shadow models; got shadows={shadows}")
     for name, (inputs, target) in (("members", members), ("non_members", non_members)):
@@ -225,8 +256,7 @@ def lira_attack(
     for number, chosen in enumerate(torch.from_numpy(drawn)):
         shadow = train(x[chosen], y[chosen], mixed_seed(seed, number))
         seen.append(membership_confidence(outputs_of(shadow, x), y))
-    found = lira_offline(membership_confidence(outputs_of(model, x), y), torch.stack(seen), ~drawn)
-    return found[: len(members[1])], found[len(members[1]) :]
+    return torch.stack(seen), ~drawn
 
 
 def _share_above(values: Array, threshold: float) -> float:

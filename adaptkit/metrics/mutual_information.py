@@ -42,7 +42,7 @@ def ksg_mutual_information(
         z: n × d_z numbers, or n, of the same samples.
         neighbours: k.
         confidence: Of the interval, Student's around the value; its variance is that of the estimates on 5 disjoint
-            parts, over 5, averaged over 4 partitions (Holmes and Nemenman 2019, section IV). It covers the spread over
+            parts, over 5, averaged over 4 partitions (Holmes and Nemenman 2019). It covers the spread over
             samples, not the bias.
         seed: Source of the partitions.
 

@@ -48,7 +48,7 @@ def kl_robustness(worst: Values, *, confidence: float = 0.95, seed: int = 0) -> 
     """Turn the largest KL found near each sample into ψ = 1 / mean of them.
 
     This is the harmonic mean of the samples' own ψ = 1 / max KL (Yu et al. 2019, "Interpreting and evaluating neural
-    network robustness", section 3), which one sample without any change would make infinite.
+    network robustness"), which one sample without any change would make infinite.
 
     Args:
         worst: n values of KL, at least 0, in nats.

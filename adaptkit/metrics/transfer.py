@@ -18,7 +18,7 @@ DRAWS = 500
 
 
 def leep(probabilities: Values, y: Values, *, confidence: float = 0.95, seed: int = 0) -> Estimate:
-    """Score how well a source model's answers tell the classes of a target task (LEEP; Nguyen et al. 2020, section 3).
+    """Score how well a source model's answers tell the classes of a target task (LEEP; Nguyen et al. 2020).
 
     T = 1/n Σᵢ log( Σ_z P(yᵢ | z) θ(xᵢ)_z ), P(y | z) = P(y, z) / P(z), P(y, z) = 1/n Σ over i with yᵢ = y of θ(xᵢ)_z.
     It is the log-likelihood of a classifier that draws a source class and then a target class.
@@ -63,8 +63,8 @@ def transfer_accuracy(
 ) -> Estimate:
     """Measure how often a linear classifier on frozen features is right on samples that it was not trained on.
 
-    The linear probe of Alain and Bengio 2017 ("Understanding intermediate layers using linear classifier probes",
-    section 3): logistic regression on standardized features, of a split in which each class has its share.
+    The linear probe of Alain and Bengio 2017 ("Understanding intermediate layers using linear classifier probes"):
+    logistic regression on standardized features, of a split in which each class has its share.
 
     Args:
         features: n × anything, flattened, such as the activations before the last layer.

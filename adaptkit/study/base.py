@@ -20,7 +20,8 @@ class Study(BaseModel):
     """A measurement that runs a model on more than the test split as it is; its fields are the keys in a recipe.
 
     It stands among the `metrics` of a recipe, `name: {settings}` or the name alone. It sees what is written to be
-    served, never only the PyTorch model behind it; what it fits, it fits on the validation split.
+    served, never only the PyTorch model behind it; what it fits to the data, it fits on another
+    split than the one it judges on.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)

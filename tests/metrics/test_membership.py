@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom, binomtest, norm
+from scipy.stats import beta, binom, binomtest, norm
 from torch import nn
 
 from adaptkit.errors import AdaptkitError
@@ -79,6 +79,29 @@ def test_the_interval_holds_at_least_as_often_as_it_says_at_the_true_rate():
     # Counting members alone would not do: the threshold is of ten non-members.
     narrow = [binomtest(round(300 * each.value), 300).proportion_ci(0.9, "exact") for each in found]
     assert np.mean([each.low <= truth <= each.high for each in narrow]) < 0.85
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.99])
+def test_half_of_the_error_is_for_the_threshold_and_half_for_the_members(confidence):
+    rng, rate = np.random.default_rng(3), 0.05
+    inside, outside = np.round(rng.normal(size=300) + 1.5, 1), np.sort(np.round(rng.normal(size=1000), 1))[::-1]
+    found = tpr_at_fpr(inside, outside, rate, confidence)
+    tail = (1 - confidence) / 4
+    strict = max(j for j in range(1, 1001) if binom.cdf(j - 1, 1000, rate) <= tail)
+    loose = min(j for j in range(1, 1001) if binom.sf(j - 1, 1000, rate) <= tail)
+    surely, perhaps = (inside > outside[strict - 1]).sum(), (inside >= outside[loose - 1]).sum()
+    assert found.low == pytest.approx(beta.ppf(tail, surely, 300 - surely + 1), abs=1e-8)
+    assert found.high == pytest.approx(beta.ppf(1 - tail, perhaps + 1, 300 - perhaps), abs=1e-8)
+    assert (inside == outside[strict - 1]).any()
+    assert (inside == outside[loose - 1]).any()  # ties, so that strictly above and at least differ
+
+
+def test_a_threshold_that_nothing_bounds_bounds_no_rate():
+    # All twelve others may be below the threshold of a rate of 0.9, with chance 0.9^12; then any member is above it.
+    assert tpr_at_fpr(np.full(50, -9.0), np.arange(12.0), 0.9).high == 1
+    # None of a thousand may be above that of 0.01, with chance 0.99^1000 = 4e-5, which is more than 1e-4 / 4.
+    found = tpr_at_fpr(np.full(50, 2000.0), np.arange(1000.0), 0.01, 0.9999)
+    assert (found.value, found.low) == (1, 0)
 
 
 @given(seed=st.integers(0, 1000), fpr=st.floats(0.1, 0.9))
