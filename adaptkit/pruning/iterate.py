@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +16,8 @@ from adaptkit.pruning.channels import ChannelGraph, dependency_groups, remove
 from adaptkit.pruning.costs import cost_of, latency_cost
 from adaptkit.pruning.group_lasso import with_group_lasso
 from adaptkit.pruning.groups import Group
-from adaptkit.pruning.select import Choice, Cost, candidate, choose
+from adaptkit.pruning.select import Candidate, Choice, Cost, candidate, choose
+from adaptkit.pruning.sensitivity import sensitivities
 from adaptkit.surgery import find_modules
 from adaptkit.technique import Context
 from adaptkit.training.fit import fit
@@ -46,7 +47,7 @@ def prune(settings: StructuredPruning, model: nn.Module, context: Context) -> nn
     Args:
         settings: What to do.
         model: Edited.
-        context: Example inputs, and data where Taylor importance or recovery need it.
+        context: Example inputs, and data where importance, sensitivity or recovery need it.
 
     Raises:
         DataError: Data that the settings need is missing.
@@ -68,6 +69,8 @@ def prune(settings: StructuredPruning, model: nn.Module, context: Context) -> nn
 def _require_data(settings: StructuredPruning, context: Context) -> None:
     if settings.importance in _FROM_DATA and context.calibration is None:
         raise DataError(f"importance: {settings.importance} needs calibration data; give some, or use group_l2")
+    if settings.ranking == "sensitivity" and context.calibration is None:
+        raise DataError("ranking: sensitivity needs calibration data; give some, or use global")
     if settings.sparse_epochs > 0 and context.train is None:
         raise DataError("sparse_epochs needs training data; give some, or set sparse_epochs: 0")
     if settings.recovery_epochs > 0 and context.train is None:
@@ -141,12 +144,23 @@ def _choose(
         candidate(one.tolist(), graph.groups[n].width, settings.round_to, settings.min_channels, family)
         for n, one, family in zip(open_groups, scores, families, strict=True)
     ]
-    return choose(candidates, cost, share, per_cost=settings.latency is not None)
+    if settings.ranking == "sensitivity":
+        candidates = _with_rises(run, model, [graph.groups[n] for n in open_groups], candidates)
+    return choose(candidates, cost, share, per_cost=settings.latency is not None or settings.ranking == "sensitivity")
+
+
+def _with_rises(
+    run: _Run, model: nn.Module, groups: Sequence[Group], candidates: Sequence[Candidate]
+) -> list[Candidate]:
+    data, loss = run.context.calibration, run.context.loss or F.cross_entropy
+    assert data is not None
+    curves = sensitivities(model, groups, candidates, data, loss)
+    return [replace(one, rises=curve) for one, curve in zip(candidates, curves, strict=True)]
 
 
 def _families(ranking: str, model: nn.Module, graph: ChannelGraph, open_groups: Sequence[int]) -> list[int]:
     """Say which groups are ranked together: all, none, or those that are isomorphic."""
-    if ranking == "global":
+    if ranking in ("global", "sensitivity"):
         return [0] * len(open_groups)
     if ranking == "per_layer":
         return list(range(len(open_groups)))

@@ -16,6 +16,7 @@ Cost = Callable[[Counts], float]
 Move = tuple[float, int, int]
 """What it loses, which candidate, and how many of its units stay."""
 
+_PARTS = 4
 TOLERANCE = 0.02
 """How far the cost may be from its target, relative to the target."""
 
@@ -29,12 +30,14 @@ class Candidate:
         step: Units are removed so that what is left is a multiple of this.
         floor: Units that must stay.
         family: Candidates of one family are ranked together; each family gives up the same share of its units.
+        rises: How much is lost when so many units stay, by their number; None where the scores of those that go say it.
     """
 
     scores: NDArray[np.float64]
     step: int
     floor: int
     family: int = 0
+    rises: NDArray[np.float64] | None = None
 
     @property
     def size(self) -> int:
@@ -45,8 +48,14 @@ class Candidate:
         """List the numbers of units that may stay, from all down to the floor."""
         return [self.size, *(n for n in range(self.size - 1, self.floor - 1, -1) if n % self.step == 0)]
 
+    def order(self) -> NDArray[np.int64]:
+        """Number the units, the least important first."""
+        return np.argsort(self.scores, kind="stable")
+
     def lost(self, before: int, after: int) -> NDArray[np.float64]:
-        """Return the scores of the units that go when `before` become `after`."""
+        """Return what is lost when `before` units become `after`, unit by unit or in one number."""
+        if self.rises is not None:
+            return self.rises[[after]] - self.rises[[before]]
         return np.sort(self.scores)[self.size - before : self.size - after]
 
 
@@ -71,18 +80,22 @@ def candidate(scores: Sequence[float], width: int, round_to: int, min_channels: 
     Args:
         scores: Importance of each unit.
         width: Channels of a unit.
-        round_to: The channels that stay are a multiple of this.
+        round_to: The channels that stay are a multiple of this, or of a quarter of all where that is less.
         min_channels: At least so many channels stay, or all where there are fewer.
         family: Whom it is ranked with.
 
     Example:
-        >>> candidate([1.0] * 32, width=1, round_to=8, min_channels=8).levels()
+        >>> candidate([1.0] * 32, width=1, round_to=8, min_channels=4).levels()
         [32, 24, 16, 8]
+        >>> candidate([1.0] * 16, width=1, round_to=8, min_channels=4).levels()
+        [16, 12, 8, 4]
         >>> candidate([1.0] * 12, width=64, round_to=8, min_channels=8).levels()[-1]
         1
     """
-    floor = max(1, math.ceil(min(min_channels, len(scores) * width) / width))
-    return Candidate(np.asarray(scores, dtype=float), round_to // math.gcd(round_to, width), floor, family)
+    channels = len(scores) * width
+    floor = max(1, math.ceil(min(min_channels, channels) / width))
+    multiple = min(round_to, max(1, channels // _PARTS))
+    return Candidate(np.asarray(scores, dtype=float), multiple // math.gcd(multiple, width), floor, family)
 
 
 def choose(
@@ -95,16 +108,16 @@ def choose(
 ) -> Choice:
     """Remove the least important units until the cost has fallen to target × the whole cost.
 
-    Each move takes one group to its next rounded width: of the family that has given up the least, the group that loses
-    least. With one family that is a global ranking, with a family for each group a uniform one. Moves that would fall
-    short of the target by more than the tolerance are passed over; where rounded widths do not meet it, as few groups
-    as needed are cut to the unit.
+    Each move takes one group to its next rounded width, or where losses are weighed against savings to any: of the
+    family that has given up the least, the group that loses least. With one family that is a global ranking, with a
+    family for each group a uniform one. Moves that would fall short of the target by more than the tolerance are passed
+    over; where rounded widths do not meet it, as few groups as needed are cut to the unit.
 
     Args:
         candidates: The groups that may be cut.
         cost: Maps the number of units that stay of every candidate to the cost.
         target: Share of the whole cost to keep.
-        per_cost: Weigh what is lost against what is saved, and look beyond moves that save nothing.
+        per_cost: Weigh what is lost against what is saved, and look beyond the next width.
         tolerance: Allowed distance from the target, relative to it.
 
     Raises:
@@ -124,8 +137,7 @@ def choose(
     relaxed = walk.relax()
     removed = []
     for one, kept in zip(candidates, walk.kept, strict=True):
-        order = np.argsort(one.scores, kind="stable")
-        removed.append(tuple(int(unit) for unit in order[: one.size - int(kept)]))
+        removed.append(tuple(int(unit) for unit in one.order()[: one.size - int(kept)]))
     return Choice(tuple(removed), walk.now, relaxed)
 
 
@@ -202,19 +214,19 @@ class _Walk:
         lower = [level for level in levels[number] if level < self.kept[number]]
         if not self.per_cost:
             lower = lower[:1]
-        keys = [(self._key(number, level), number, level) for level in lower]
-        moves = [key for key in keys if math.isfinite(key[0])]
+        moves = [(self._key(number, level), number, level) for level in lower]
+        moves = [move for move in moves if math.isfinite(move[0])]
         if not self.per_cost:  # what a move saves depends on the other groups, what it loses does not
             self._known[number] = moves
         return moves
 
     def _key(self, number: int, level: int) -> float:
-        """What a move loses; the least goes first."""
+        """What a move loses; the least goes first, and what is infinite not at all."""
         lost = self.candidates[number].lost(int(self.kept[number]), level)
         if not self.per_cost:
             return float(lost.mean())
-        saved = self.now - self._ratio_with(number, level)
-        return float(lost.sum()) / saved if saved > 0 else math.inf
+        after = self._ratio_with(number, level)
+        return float(lost.sum()) / (self.now - after) if self.low <= after < self.now else math.inf
 
     def _ratio_with(self, number: int, level: int) -> float:
         kept = self.kept.copy()
