@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from adaptkit.profiling.macs import count_macs
 
 ROUND_TO = 8
+FINE = 4
 _STEPS = 12
 Pruner = Callable[[nn.Module, Tensor, float], nn.Module]
 
@@ -30,7 +31,7 @@ def torch_pruning(module: ModuleType, by_hand: bool) -> Pruner:
             ignored = [each for name, each in small.named_modules() if _is_excepted(name, each, by_hand)]
             importance = module.importance.GroupMagnitudeImportance(p=2)
             module.BasePruner(
-                small, example, importance, global_pruning=True, pruning_ratio=ratio, round_to=ROUND_TO,
+                small, example, importance, global_pruning=True, pruning_ratio=ratio, round_to=FINE,
                 ignored_layers=ignored, max_pruning_ratio=0.9,
             ).step()  # fmt: skip
             return small

@@ -103,6 +103,27 @@ def test_a_fast_factorization_that_is_far_off_is_no_rival():
     assert (latency.peer, latency.outcome) == ("b", "better")
 
 
+def test_pruning_compares_the_most_accurate_and_then_the_fastest_as_good():
+    def way(accuracy, speed, macs):
+        return {"accuracy": accuracy, "macs": macs, "faster": {"t1_b1": {"median": speed}}}
+
+    ways = {
+        "original": way(0.9, 1.0, 100),
+        "adaptkit, a": way(0.85, 1.4, 50),
+        "adaptkit, b": way(0.82, 1.7, 45),
+        "adaptkit, c": way(0.80, 1.9, 40),
+        "peer, large": way(0.89, 1.2, 57.5),
+        "peer, small": way(0.81, 1.5, 50),
+        "peer, broken": {"failed": "so"},
+    }
+    figures = {"ways": ways, "share": 0.5, "epochs": 1, "coverage": None}
+    top, speed = pruning.verdicts(figures)
+    assert (top.ours, top.theirs, top.peer) == ("85.00 %", "81.00 %", "peer, small")
+    assert (speed.ours, speed.theirs) == ("1.70 × faster, 82.00 %", "1.50 × faster, 81.00 %")
+    del ways["peer, small"]
+    assert pruning.verdicts(figures) == []
+
+
 def test_pruning_says_what_failed(tmp_path):
     def broken(model, example, share):
         raise RuntimeError("shapes do not fit\nmore")
