@@ -17,7 +17,7 @@ from adaptkit.pruning.costs import cost_of, latency_cost
 from adaptkit.pruning.group_lasso import with_group_lasso
 from adaptkit.pruning.groups import Group
 from adaptkit.pruning.select import Candidate, Choice, Cost, candidate, choose
-from adaptkit.pruning.sensitivity import sensitivities
+from adaptkit.pruning.sensitivity import Sensitivity
 from adaptkit.surgery import find_modules
 from adaptkit.technique import Context
 from adaptkit.training.fit import fit
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from adaptkit.pruning.structured import StructuredPruning
 
 _SHOWN = 5
+_ROUNDS = 2
 _FROM_DATA = ("taylor", "obd", "activation")
 
 
@@ -145,17 +146,25 @@ def _choose(
         for n, one, family in zip(open_groups, scores, families, strict=True)
     ]
     if settings.ranking == "sensitivity":
-        candidates = _with_rises(run, model, [graph.groups[n] for n in open_groups], candidates)
-    return choose(candidates, cost, share, per_cost=settings.latency is not None or settings.ranking == "sensitivity")
+        return _by_sensitivity(run, model, [graph.groups[n] for n in open_groups], candidates, cost, share)
+    return choose(candidates, cost, share, per_cost=settings.latency is not None)
 
 
-def _with_rises(
-    run: _Run, model: nn.Module, groups: Sequence[Group], candidates: Sequence[Candidate]
-) -> list[Candidate]:
-    data, loss = run.context.calibration, run.context.loss or F.cross_entropy
-    assert data is not None
-    curves = sensitivities(model, groups, candidates, data, loss)
-    return [replace(one, rises=curve) for one, curve in zip(candidates, curves, strict=True)]
+def _by_sensitivity(
+    run: _Run, model: nn.Module, groups: Sequence[Group], candidates: Sequence[Candidate], cost: Cost, share: float
+) -> Choice:
+    """Choose where the loss rises least, with the other groups whole and then cut as was chosen; take the better."""
+    assert run.context.calibration is not None
+    sensitivity = Sensitivity(model, groups, run.context.calibration, run.context.loss or F.cross_entropy)
+    tried: list[tuple[float, int, Choice]] = []
+    removed: Sequence[Sequence[int]] = [()] * len(groups)
+    for number in range(_ROUNDS):
+        rises = sensitivity.rises(candidates, removed)
+        known = [replace(one, rises=curve) for one, curve in zip(candidates, rises, strict=True)]
+        choice = choose(known, cost, share, per_cost=True)
+        removed = choice.removed
+        tried.append((sensitivity.loss(removed), number, choice))
+    return min(tried, key=lambda one: one[:2])[2]
 
 
 def _families(ranking: str, model: nn.Module, graph: ChannelGraph, open_groups: Sequence[int]) -> list[int]:

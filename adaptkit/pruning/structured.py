@@ -29,8 +29,9 @@ class StructuredPruning(Technique):
     `ranking: isomorphic` compares units only with those of layers of the same structure (attention heads with heads,
     hidden features of an MLP with such), and takes the same share of each kind. `ranking: sensitivity` leaves
     importance to say which units of a group go first, and asks calibration data how many: L(g, n) is the loss with n
-    units of group g left and all others whole, and the group is cut next whose loss rises least for the cost it saves.
-    It takes up to eight passes over 256 samples for each group. With `sparse_epochs`, group lasso first drives whole
+    units of group g left, and the group is cut next whose loss rises least for the cost it saves. The loss is measured
+    with all other groups whole, and once more with the others cut as was chosen; the better choice counts. That takes
+    up to 18 passes over 256 samples for each group. With `sparse_epochs`, group lasso first drives whole
     units towards zero.
 
     Sources: Fang et al. 2023, "DepGraph"; Fang et al. 2024, "Isomorphic pruning for vision models"; Li et al. 2017,

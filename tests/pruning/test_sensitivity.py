@@ -14,7 +14,7 @@ from adaptkit.pruning import StructuredPruning
 from adaptkit.pruning.channels import dependency_groups, remove
 from adaptkit.pruning.groups import Group, Slice
 from adaptkit.pruning.select import candidate
-from adaptkit.pruning.sensitivity import sensitivities, zeroed
+from adaptkit.pruning.sensitivity import Sensitivity, zeroed
 from adaptkit.technique import Context
 from adaptkit.training.checkpoint import state_sha256
 from adaptkit_zoo.digits import resnet_digits
@@ -52,7 +52,8 @@ def test_zeros_cost_what_the_cut_costs():
     generator = np.random.default_rng(0)
     ones = [candidate(generator.random(group.size).tolist(), group.width, 8, 8) for group in graph.groups]
     before = state_sha256(model)
-    found = sensitivities(model, graph.groups, ones, (x, y), F.cross_entropy)
+    sensitivity = Sensitivity(model, graph.groups, (x, y), F.cross_entropy)
+    found = sensitivity.rises(ones, [()] * len(ones))
     assert state_sha256(model) == before
     whole = _loss_on_batch_statistics(model, x, y)
     for number, (group, one, curve) in enumerate(zip(graph.groups, ones, found, strict=True)):
@@ -64,6 +65,24 @@ def test_zeros_cost_what_the_cut_costs():
             rises.append(_loss_on_batch_statistics(small, x, y) - whole)
         np.testing.assert_allclose(curve[one.levels()], np.maximum.accumulate(rises), atol=1e-5)
     assert max(curve[one.levels()[-1]] for one, curve in zip(ones, found, strict=True)) > 0.01
+
+
+def test_the_others_are_cut_while_one_is_measured():
+    model, data = _lively(), _data()
+    graph = dependency_groups(model, (X,))
+    first, second = graph.groups[:2]
+    ones = [candidate(list(range(group.size)), group.width, 8, 8) for group in (first, second)]
+    gone = [list(range(first.size // 2)), list(range(second.size // 4))]
+    sensitivity = Sensitivity(model, [first, second], data, F.cross_entropy)
+    rises = []
+    for left in ones[1].levels():
+        small = copy.deepcopy(model)
+        remove(small, dependency_groups(small, (X,)), {0: gone[0], 1: range(second.size - left)})
+        rises.append(_loss_on_batch_statistics(small, *data))
+    rises = np.maximum.accumulate(np.array(rises) - rises[0])
+    np.testing.assert_allclose(sensitivity.rises(ones, gone)[1][ones[1].levels()], rises, atol=1e-5)
+    alone = sensitivity.rises(ones, [(), ()])[1][ones[1].levels()]
+    assert np.abs(alone - rises).max() > 1e-3
 
 
 def test_at_most_eight_cuts_of_a_group_are_measured_and_lines_drawn_between():
@@ -78,7 +97,7 @@ def test_at_most_eight_cuts_of_a_group_are_measured_and_lines_drawn_between():
         calls.append(1)
         return F.cross_entropy(output, target)
 
-    (curve,) = sensitivities(model, [group], [one], (x, y), loss)
+    (curve,) = Sensitivity(model, [group], (x, y), loss).rises([one], [()])
     assert len(calls) == 1 + 8
     assert np.isnan(curve[0])
     assert (curve[group.size], len(curve)) == (0, group.size + 1)
@@ -98,7 +117,7 @@ def test_zeros_are_where_the_units_are_and_go_again_after_an_error(units, dim):
         wanted.select(dim, 2 * unit + 1).zero_()
 
     def fail():
-        with zeroed(group, np.array(sorted(units), dtype=np.int64), {"w": weight}):
+        with zeroed(group, sorted(units), {"w": weight}):
             assert torch.equal(weight, wanted)
             raise KeyError
 
