@@ -56,8 +56,12 @@ def compare(locked: dict[str, Any], now: dict[str, Any]) -> list[str]:
         One sentence for each difference that may change the result.
 
     Raises:
-        RunFolderError: Weights, data or recipe are not those of the lock, so this would be another run.
+        RunFolderError: Weights, data or recipe are not those of the lock, so this would be another run; or the lock is
+            damaged.
     """
+    packages = locked.get("packages", {})
+    if not isinstance(packages, dict):
+        raise RunFolderError("lock.packages is no mapping of names to versions: start a new run with another --output")
     for key, what, verb in _FIXED:
         if key in locked and locked[key] != now[key]:
             raise RunFolderError(
@@ -66,7 +70,7 @@ def compare(locked: dict[str, Any], now: dict[str, Any]) -> list[str]:
             )
     notes = [
         f"{name} was {version} when the lock was written, is {now['packages'].get(name)} here"
-        for name, version in locked.get("packages", {}).items()
+        for name, version in packages.items()
         if now["packages"].get(name) != version
     ]
     if locked.get("cpu", now["cpu"]) != now["cpu"]:

@@ -22,7 +22,7 @@ from adaptkit import conditionals, techniques
 from adaptkit.conditional.base import Conditional, misplaced
 from adaptkit.errors import DataError, RecipeError
 from adaptkit.metrics.registry import check_names
-from adaptkit.reading.document import Document, read_document
+from adaptkit.reading.document import LONGEST, Document, read_document
 from adaptkit.reading.explain import check
 from adaptkit.reading.metrics import read_metrics
 from adaptkit.reading.overrides import apply_overrides
@@ -102,7 +102,7 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = _text_of(path)
     except FileNotFoundError:
         raise RecipeError([f"{path}: no such file"]) from None
     except UnicodeDecodeError as error:
@@ -110,6 +110,16 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     except OSError as error:
         raise RecipeError([f"{path}: cannot be read: {error.strerror}"]) from None
     return parse_recipe(text, str(path), overrides, folder=path.parent)
+
+
+def _text_of(path: Path) -> str:
+    """Read no more of a file than a recipe can have: it may be of any size, or have no end."""
+    most = 4 * LONGEST
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise RecipeError([f"{path}: not a recipe: it has over {most:,} bytes"])
+    return content.decode("utf-8-sig")
 
 
 def parse_recipe(

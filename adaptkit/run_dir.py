@@ -9,7 +9,9 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from adaptkit.errors import RunFolderError
 from adaptkit.files import PART, explain_os_error, write_atomically
@@ -19,6 +21,7 @@ LOCK = "recipe.lock.yaml"
 REPORT = "report.json"
 _IN_USE = ".in-use"
 _DONE = "done.json"
+Facts = TypeVar("Facts", bound=BaseModel)
 
 
 class RunFolder:
@@ -37,13 +40,21 @@ class RunFolder:
         return (self.path / REPORT).is_file()
 
     def read_report(self) -> Report:
-        """Give the report of a finished run."""
-        return Report.model_validate_json((self.path / REPORT).read_text(encoding="utf-8"))
+        """Give the report of a finished run.
+
+        Raises:
+            RunFolderError: It is damaged.
+        """
+        return _read(self.path / REPORT, Report)
 
     def read_lock(self) -> str | None:
-        """Give the text of the lock file, or None where the run has not come so far."""
+        """Give the text of the lock file, or None where the run has not come so far.
+
+        Raises:
+            RunFolderError: It is no text.
+        """
         lock = self.path / LOCK
-        return lock.read_text(encoding="utf-8") if lock.is_file() else None
+        return _text(lock) if lock.is_file() else None
 
     def write(self, name: str, content: bytes | str) -> None:
         """Write a file of the folder, whole or not at all; `name` may lie in a folder of its own."""
@@ -70,13 +81,18 @@ class StepFolder:
         """A folder for what the step needs to go on in its middle."""
         return _make(self.path / "work")
 
-    def read_done(self) -> dict[str, Any] | None:
-        """Give the facts the step was finished with, or None where it was not finished."""
-        done = self.path / _DONE
-        if not done.is_file():
-            return None
-        facts: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
-        return facts
+    @property
+    def is_done(self) -> bool:
+        """Whether the step was finished."""
+        return (self.path / _DONE).is_file()
+
+    def read_done(self, kind: type[Facts], key: str | None = None) -> Facts:
+        """Give the facts a finished step was marked with, or those of them under `key`.
+
+        Raises:
+            RunFolderError: They are damaged.
+        """
+        return _read(self.path / _DONE, kind, key)
 
     def make(self) -> Path:
         """Make the folder and give its path."""
@@ -142,6 +158,28 @@ def _refuse_foreign(path: Path, resume: bool) -> None:
     if not resume:
         state = "a finished run" if REPORT in content else "an unfinished run"
         raise RunFolderError(f"{path} holds {state}: go on with --resume, or choose another folder with --output")
+
+
+def _read(path: Path, kind: type[Facts], key: str | None = None) -> Facts:
+    text = _text(path)
+    try:
+        found = json.loads(text)
+        return kind.model_validate(found if key is None else found[key])
+    except (KeyError, TypeError, ValueError, RecursionError) as error:  # pydantic's errors are ValueErrors
+        raise _damaged(path) from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise _damaged(path) from error
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _damaged(path: Path) -> RunFolderError:
+    return RunFolderError(f"{path} is damaged: run the recipe again, in another folder with --output")
 
 
 def _make(path: Path) -> Path:

@@ -86,20 +86,18 @@ class Run:
     def baseline(self) -> tuple[nn.Module, Figures]:
         """Export and measure the model before any step."""
         folder = self.folder.step(0, "baseline")
-        done = folder.read_done()
-        if done is None:
+        if not folder.is_done:
             self._export(self.original, self.folder.path / "baseline.onnx")
-            done = {"figures": self._figures(self.original, self.folder.path / "baseline.onnx").model_dump()}
-            folder.mark_done(done)
+            measured = self._figures(self.original, self.folder.path / "baseline.onnx")
+            folder.mark_done({"figures": measured.model_dump()})
         return self._build(), self.baseline_figures()
 
     def step(self, index: int, technique: Technique, model: nn.Module) -> tuple[nn.Module, Step]:
         """Apply one technique, or take up what an earlier process finished; the model comes from disk either way."""
         folder = self.folder.step(index, technique.name)
-        done = folder.read_done()
-        if done is None:
-            done = self._apply(index, technique, model, folder)
-        step = Step.model_validate(done)
+        if not folder.is_done:
+            self._apply(index, technique, model, folder)
+        step = folder.read_done(Step)
         self.show(text.render_step(step, self.baseline_figures()))
         return load(self._build, folder.path), step
 
@@ -170,7 +168,7 @@ class Run:
         self.folder.write(REPORT, report.model_dump_json(indent=1) + "\n")
         return report
 
-    def _apply(self, index: int, technique: Technique, model: nn.Module, folder: StepFolder) -> dict[str, Any]:
+    def _apply(self, index: int, technique: Technique, model: nn.Module, folder: StepFolder) -> None:
         started = time.monotonic()
         torch.manual_seed(self.recipe.seed + index)
         context = self.context(technique.name, folder)
@@ -187,9 +185,7 @@ class Run:
             seconds=time.monotonic() - started,
             notes=context.notes,
         )
-        done = step.model_dump(mode="json")
-        folder.mark_done(done)
-        return done
+        folder.mark_done(step.model_dump(mode="json"))
 
     def context(self, label: str, folder: StepFolder) -> Context:
         """Give what a technique sees, with its workspace in its step's folder."""
@@ -286,8 +282,7 @@ class Run:
 
     def baseline_figures(self) -> Figures:
         """Give what was measured of the model before any step."""
-        done = self.folder.step(0, "baseline").read_done() or {}
-        return Figures.model_validate(done["figures"])
+        return self.folder.step(0, "baseline").read_done(Figures, "figures")
 
     def _side_by_side(self, final: Figures, certificate: Certificate) -> tuple[Figures, dict[str, Percentiles]]:
         """Measure baseline and result anew, alternately: what was measured before is of an earlier, noisy hour."""

@@ -124,7 +124,8 @@ def rebuild(model: nn.Module, structure: Structure) -> nn.Module:
     """Give a freshly built model the structure that `describe` recorded; its weights are then to be loaded.
 
     Raises:
-        ModelError: The structure names a module that the model does not have, or a class that is not trusted.
+        ModelError: The structure names a module that the model does not have, or a class that is not trusted, or it is
+            damaged.
     """
     try:
         for name in structure["removed"]:
@@ -142,11 +143,19 @@ def rebuild(model: nn.Module, structure: Structure) -> nn.Module:
         shared: dict[int, tuple[Tensor, nn.Parameter]] = {}
         for name, entry in structure["tensors"].items():
             _resize(model, name, entry, shared)
+    except (ImportError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"structure.json is damaged, or of another version of adaptkit ({_named(error)}): run the recipe again"
+        ) from error
     except AttributeError as error:
         raise ModelError(
             f"this run folder was made from another model: {error}. Pass the builder of the model that was compressed"
         ) from error
     return model
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _describe_module(name: str, module: nn.Module, original: nn.Module | None, structure: Structure) -> None:

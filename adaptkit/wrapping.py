@@ -48,13 +48,13 @@ def wrap(run: Run, model: nn.Module) -> tuple[list[Step], Certificate]:
     are put around anew. Their workspaces are kept until then, so that none trains twice.
     """
     folders = [step_folder(run, index) for index in range(len(run.recipe.conditional))]
-    if folders[-1].read_done() is None:
+    if not folders[-1].is_done:
         _wrap_all(run, model, folders)
     else:
         for folder in folders:
             run.show(text.render_step(_step(folder), run.baseline_figures()))
     _publish(run, folders[-1].path / ARTIFACT)
-    certificate = Certificate.model_validate((folders[-1].read_done() or {})["certificate"])
+    certificate = folders[-1].read_done(Certificate, "certificate")
     return [_step(folder) for folder in folders], certificate
 
 
@@ -145,4 +145,4 @@ def _publish(run: Run, artifact: Path) -> None:
 
 
 def _step(folder: StepFolder) -> Step:
-    return Step.model_validate((folder.read_done() or {})["step"])
+    return folder.read_done(Step, "step")

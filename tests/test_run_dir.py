@@ -3,6 +3,7 @@ import multiprocessing
 import pytest
 
 from adaptkit.errors import RunFolderError
+from adaptkit.report.schema import Ratio
 from adaptkit.run_dir import LOCK, REPORT, open_run
 
 
@@ -62,7 +63,8 @@ def test_a_step_counts_once_marked(tmp_path):
     with open_run(tmp_path, resume=False) as folder:
         step = folder.step(1, "prune.structured")
         (step.workspace / "fit").write_text("half way")
-        assert step.read_done() is None
-        step.mark_done({"accuracy": 0.9})
-        assert step.read_done() == {"accuracy": 0.9}
+        assert not step.is_done
+        step.mark_done({"ratio": {"median": 2, "low": 1, "high": 3}})
+        assert step.is_done
+        assert step.read_done(Ratio, "ratio") == Ratio(median=2, low=1, high=3)
         assert not (tmp_path / "steps" / "01-prune.structured" / "work").exists()

@@ -104,7 +104,30 @@ def _parsed(path: Path) -> onnx.ModelProto:
         raise ModelError(f"{path} is no whole ONNX file ({error}): export or copy it again") from error
     if not proto.HasField("graph"):
         raise ModelError(f"{path} holds no graph: it is empty or no ONNX file; export or copy it again")
+    if not all(isinstance(text, str) for text in _texts(proto)):
+        raise ModelError(f"{path} is damaged, names in it are no text: export or copy it again")
     return proto
+
+
+def _texts(proto: onnx.ModelProto) -> Iterator[Any]:
+    """Yield names and notes of a model; what is no text in a damaged file comes as bytes."""
+    for entry in (*proto.metadata_props, *proto.opset_import):
+        yield from (entry.key, entry.value) if isinstance(entry, onnx.StringStringEntryProto) else (entry.domain,)
+    yield from _texts_of_graph(proto.graph)
+
+
+def _texts_of_graph(graph: onnx.GraphProto) -> Iterator[Any]:
+    yield graph.name
+    for named in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        yield named.name
+    for sparse in graph.sparse_initializer:
+        yield sparse.values.name
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        for attribute in node.attribute:
+            yield attribute.name
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _texts_of_graph(inner)
 
 
 def _move_weights_out(proto: onnx.ModelProto, path: Path, held: Held) -> Path:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import onnx
 
 import adaptkit
+from adaptkit.errors import ModelError
 
 NORMALIZE = "adaptkit.normalize"
 LABELS = "adaptkit.labels"
@@ -19,6 +21,8 @@ EXITS = "adaptkit.exits"
 """In a file with exits, how many there are, the last counted."""
 EXIT_INDEX = "exit_index"
 """Its output with the number of the exit that was taken."""
+_AGAIN = "Export the model again"
+_DIGITS = 5
 
 
 @dataclass(frozen=True)
@@ -75,11 +79,48 @@ class Metadata:
 def read_metadata(entries: Mapping[str, str]) -> Metadata:
     """Read the notes back from the metadata properties of a file; a file of others gives an empty record.
 
+    Raises:
+        ModelError: They are damaged.
+
     Example:
         >>> read_metadata(Metadata(labels=("cat", "dog")).entries()).labels
         ('cat', 'dog')
     """
-    raw: dict[str, Any] = json.loads(entries.get(NORMALIZE, "{}"))
-    labels: Sequence[str] = json.loads(entries.get(LABELS, "[]"))
-    normalize = Normalize(tuple(raw.get("mean", ())), tuple(raw.get("std", ())), bool(raw.get("in_graph", False)))
+    raw, labels = _decoded(entries, NORMALIZE, {}), _decoded(entries, LABELS, [])
+    mean, std = (tuple(raw.get(key, ())) if _numbers(raw.get(key, [])) else None for key in ("mean", "std"))
+    if mean is None or std is None or len(mean) != len(std) or 0 in std:
+        raise ModelError(
+            f"the file's note {NORMALIZE} is damaged: it has a mean and a deviation for each channel. {_AGAIN}"
+        )
+    if not all(isinstance(label, str) for label in labels):
+        raise ModelError(f"the file's note {LABELS} is damaged: labels are text. {_AGAIN}")
+    normalize = Normalize(mean, std, bool(raw.get("in_graph", False)))
     return Metadata(normalize, tuple(labels), entries.get(RECIPE, ""), entries.get(VERSION, ""))
+
+
+def exits_in(entries: Mapping[str, str]) -> int | None:
+    """Say how many exits a file has, None where it has none.
+
+    Raises:
+        ModelError: The note is damaged.
+    """
+    text = entries.get(EXITS)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and 0 < len(text) < _DIGITS and int(text)):
+        raise ModelError(f"the file's note {EXITS} is damaged: {text[:50]!r} is no number of exits. {_AGAIN}")
+    return int(text)
+
+
+def _decoded(entries: Mapping[str, str], key: str, default: Any) -> Any:
+    try:
+        found = json.loads(entries[key]) if key in entries else default
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"the file's note {key} is damaged: {str(error).splitlines()[0]}. {_AGAIN}") from error
+    if not isinstance(found, type(default)):
+        raise ModelError(f"the file's note {key} is damaged: it is no {type(default).__name__}. {_AGAIN}")
+    return found
+
+
+def _numbers(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) in (int, float) and math.isfinite(value) for value in values)

@@ -64,14 +64,14 @@ def load(build: Callable[[], nn.Module], folder: str | Path) -> nn.Module:
         if not (folder / name).is_file():
             raise ModelError(f"{folder} holds no {name}: pass a folder that adaptkit compress has written")
     try:
-        structure = as_structure(json.loads((folder / STRUCTURE).read_text()))
+        structure = as_structure(json.loads((folder / STRUCTURE).read_text(encoding="utf-8")))
         state = safetensors.torch.load_file(folder / WEIGHTS)
-    except (json.JSONDecodeError, safetensors.SafetensorError) as error:
+    except (OSError, RecursionError, ValueError, safetensors.SafetensorError) as error:
         raise ModelError(f"{folder}: {STRUCTURE} or {WEIGHTS} is damaged ({error}); run the recipe again") from error
     model = rebuild(build(), structure)
     try:
         model.load_state_dict(unpack(state, {name: tensor.shape for name, tensor in model.state_dict().items()}))
-    except RuntimeError as error:
+    except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ModelError(
             f"{folder} was made from another model than {type(model).__name__}; "
             f"pass the builder of the model that was compressed.\n{error}"

@@ -12,6 +12,7 @@ from typing import Any
 
 import onnxruntime as ort
 
+from adaptkit.errors import RunFolderError
 from adaptkit.profiling.inputs import Feeds
 from adaptkit.runtime.session import open_session, session_options
 
@@ -85,8 +86,18 @@ def run_kernels(
         feeds = make_feeds(session)
         for _ in range(warmup + repeats):
             session.run(None, feeds)
-        events: list[dict[str, Any]] = json.loads(Path(session.end_profiling()).read_text())
-    return _sorted_out(events, warmup, repeats)
+        return _sorted_out(_events(Path(session.end_profiling())), warmup, repeats)
+
+
+def _events(path: Path) -> list[dict[str, Any]]:
+    try:
+        found: list[dict[str, Any]] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:  # ONNX Runtime says nothing where the disk is full
+        raise RunFolderError(
+            f"ONNX Runtime could not write its profile into {path.parent}: free some space there, or name another "
+            "folder in TMPDIR, and run the same command again"
+        ) from error
+    return found
 
 
 def _sorted_out(events: list[dict[str, Any]], warmup: int, repeats: int) -> KernelRun:

@@ -16,7 +16,7 @@ import onnxruntime as ort
 from adaptkit.profiling.inputs import Feeds, random_feeds
 from adaptkit.profiling.percentiles import percentiles
 from adaptkit.report.schema import Percentiles, Ratio
-from adaptkit.runtime.session import open_session
+from adaptkit.runtime.session import RUN_ERRORS, cannot_run, open_session
 from adaptkit.specs import ProfileSpec
 
 _FEWEST = 5
@@ -91,9 +91,7 @@ def measure(
     runs = [_run(path, threads, batch_size, seed) for path in paths]
     samples: list[list[int]] = [[] for _ in runs]
     with no_garbage_collection():
-        for _ in _for_a_while(warmup, seconds / 4, fewest=1):
-            for session, feeds in runs:
-                session.run(None, feeds)
+        _warm_up(runs, warmup, seconds / 4)
         for _ in _for_a_while(repeats, seconds, fewest=min(_FEWEST, repeats)):
             for (session, feeds), times in zip(runs, samples, strict=True):
                 session.run(None, feeds)  # a server that runs one model finds its caches full of it, not of the other
@@ -101,6 +99,15 @@ def measure(
                 session.run(None, feeds)
                 times.append(perf_counter_ns() - start)
     return [Timing(path, threads, batch_size, tuple(times), load) for path, times in zip(paths, samples, strict=True)]
+
+
+def _warm_up(runs: Sequence[tuple[ort.InferenceSession, Feeds]], times: int, seconds: float) -> None:
+    try:
+        for _ in _for_a_while(times, seconds, fewest=1):
+            for session, feeds in runs:
+                session.run(None, feeds)
+    except RUN_ERRORS as error:
+        raise cannot_run(error) from error
 
 
 def compare(paths: Sequence[Path], profile: ProfileSpec, seed: int = 0) -> list[Comparison]:

@@ -12,7 +12,7 @@ import onnx
 from onnx import helper
 
 from adaptkit.profiling.inputs import TYPES, zero_feeds
-from adaptkit.runtime.session import open_session
+from adaptkit.runtime.session import RUN_ERRORS, cannot_run, open_session
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -67,7 +67,10 @@ def run_values(
     feeds = zero_feeds(session, batch_size, proto.graph.name or "the model")
     found = {name: Value(value.shape, value.itemsize) for name, value in feeds.items()}
     kinds = {output.name: output.type for output in session.get_outputs()}
-    shapes = session.run([_shape_of(name) for name in wanted], feeds) if wanted else []
+    try:
+        shapes = session.run([_shape_of(name) for name in wanted], feeds) if wanted else []
+    except RUN_ERRORS as error:
+        raise cannot_run(error) from error
     for name, shape in zip(wanted, shapes, strict=True):
         kind = TYPES.get(kinds[name])
         found[name] = Value(tuple(shape.tolist()), 2 if kind is None else kind.itemsize)  # bfloat16 is not numpy's

@@ -8,16 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer
 from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 from ruamel.yaml.reader import ReaderError
 
-from adaptkit.reading.problem import KeyPath, Place, Problem
+from adaptkit.reading.problem import KeyPath, Place, Problem, shown
 from adaptkit.reading.variables import expand, hide, reveal
 
 _TAG = "tag:yaml.org,2002:"
 _KINDS = {_TAG + kind for kind in ("str", "int", "float", "bool", "null", "map", "seq", "timestamp", "merge", "value")}
 _NUMBERS = {_TAG + kind for kind in ("int", "float", "bool", "null")}
+LONGEST = 20_000
+"""Characters of a recipe at most: a lock file of the largest shipped one has 3,000, and YAML is read slowly."""
+_MOST_BITS = 1024
+"""Of a whole number: no float is larger."""
 _DEEPEST, _MOST = 40, 20_000
 _REASONS = {
     "found character '\\t' that cannot start any token": "a tab; YAML is indented with spaces",
@@ -96,6 +101,21 @@ class _TooLargeError(Exception):
     """The text, or what its anchors make of it, is larger than any recipe."""
 
 
+class _Composer(Composer):
+    """Stops at a depth that no recipe has: YAML in braces takes a time that grows with the square of it."""
+
+    _depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Compose a node and what is inside of it."""
+        self._depth += 1
+        if self._depth > 2 * _DEEPEST:
+            raise _TooLargeError
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+
 class _Conversion:
     """Turns YAML nodes into plain values, without tags, and notes the place of each."""
 
@@ -103,10 +123,14 @@ class _Conversion:
         self._document = document
         self._place_of = place_of
         self._yaml = YAML(typ="safe", pure=True)
+        self._yaml.Composer = _Composer
         self._pieces: list[str] = []
         self._count = 0
 
     def read(self, text: str, path: KeyPath) -> Any:
+        if len(text) > LONGEST:
+            self._document.spoil(path, f"too long: more than {LONGEST:,} characters")
+            return None
         hidden, self._pieces = hide(text)
         try:
             with warnings.catch_warnings():
@@ -148,6 +172,9 @@ class _Conversion:
                 self._document.add(path, f"a key must be text, got {_source_of(key_node)}; put it in quotes", place)
                 continue
             key = reveal(key_node.value, self._pieces)
+            if not _is_unicode(key):
+                self._document.add(path, f"the key {key!r} is not valid Unicode", place)
+                continue
             if key in values:
                 first = self._document.place((*path, key))
                 self._document.add((*path, key), f"given twice, first at {first}; keep one", place)
@@ -170,18 +197,27 @@ class _Conversion:
         if tag not in _NUMBERS:
             return self._unicode(text, path)
         try:
-            return self._yaml.constructor.construct_object(ScalarNode(tag, text))
+            value = self._yaml.constructor.construct_object(ScalarNode(tag, text))
+            if not isinstance(value, int) or value.bit_length() <= _MOST_BITS:
+                return value
         except (YAMLError, ValueError):
-            self._document.spoil(path, f"cannot read {text!r} as {tag.removeprefix(_TAG)}")
-            return text
+            pass
+        self._document.spoil(path, f"cannot read {shown(text)} as {tag.removeprefix(_TAG)}")
+        return text
 
     def _unicode(self, text: str, path: KeyPath) -> str | None:
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            self._document.spoil(path, f"{text!r} is not valid Unicode")
-            return None
-        return text
+        if _is_unicode(text):
+            return text
+        self._document.spoil(path, f"{text!r} is not valid Unicode")
+        return None
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _source_of(node: Node) -> str:

@@ -56,12 +56,13 @@ def _open(document: Document, keys: str, place: Place) -> tuple[Any, KeyPath]:
         path = (*path, _key(here, path, token))
         if not more:
             return here, path
-        if len(path) == 2 and path[0] in _LISTS:
+        if len(path) == 2 and path[0] in _LISTS and isinstance(here, list):
             name = _open_entry(here, path)
+            entry = here[int(path[-1])]
             if keys == name:
-                return here[path[-1]], (*path, name)
+                return entry, (*path, name)
             keys = keys.removeprefix(f"{name}.")
-            here, path = here[path[-1]][name], (*path, name)
+            here, path = entry[name], (*path, name)
             continue
         if isinstance(here, dict) and here.get(token) is None:
             document.places[path] = place

@@ -64,7 +64,7 @@ def read_entry(document: Document, entry: Any, path: KeyPath, table: Mapping[str
         return None
     name, *others = entry
     if name not in table:
-        document.add((*path, name), f"unknown {named} {name!r}{hint(name, table)}")
+        document.add((*path, name), f"unknown {named} {shown(name)}{hint(name, table)}")
         return None
     if others:
         document.add(path, _too_many_keys(name, others, table[name], word, named))

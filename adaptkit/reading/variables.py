@@ -11,9 +11,10 @@ from collections.abc import Mapping
 
 _MARK, _END = "\ue000", "\ue001"
 # What stands in quotes may hold escapes, which YAML must see; there only the opening is hidden.
-_HIDE = re.compile(r"\$?\$\{[^}'\"\\\n]*\}|\$?\$\{|" + _MARK)
+# A variable ends before the next one opens, so that a text of openings alone is gone through once.
+_HIDE = re.compile(r"\$?\$\{(?:(?!\$\{)[^}'\"\\\n])*\}|\$?\$\{|" + _MARK)
 _HIDDEN = re.compile(_MARK + r"(\d+)" + _END)
-_VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)\}|\$\{")
+_VARIABLE = re.compile(r"\$\$\{|\$\{((?:(?!\$\{)[^}])*)\}|\$\{")
 _INSIDE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>.*))?", re.DOTALL)
 
 

@@ -15,8 +15,9 @@ from safetensors import SafetensorError
 
 from adaptkit.errors import ModelError
 from adaptkit.runtime.early_exit import Value
+from adaptkit.runtime.fits import check_fits
 from adaptkit.runtime.learned import Entries, Learned, LearnedStatistics, Met
-from adaptkit.runtime.manifest import Manifest, Part
+from adaptkit.runtime.manifest import Manifest, Part, Positive
 from adaptkit.runtime.result import Array, Result
 from adaptkit.runtime.session import open_session
 from adaptkit.runtime.stages import Step, run_stages
@@ -69,7 +70,7 @@ class ActivationManifest(Manifest):
     """
 
     kind: Literal["activation_cache"] = "activation_cache"
-    neighbours: Annotated[int, Field(ge=1)]
+    neighbours: Positive
     stages: Annotated[tuple[CachedStage, ...], Field(min_length=2)]
 
     @model_validator(mode="after")
@@ -119,6 +120,9 @@ class ActivationCache:
         """Open the stages of a folder; nothing is kept of earlier samples yet."""
         del inside
         sessions = [open_session(folder / stage.file, threads) for stage in manifest.stages]
+        for session, stage in zip(sessions, manifest.stages, strict=True):
+            keys = [kept.key for kept in (stage.memory, stage.entries) if kept]
+            check_fits(session, folder / stage.file, stage.takes, (stage.gives, *keys, stage.logits))
         memories = [
             _neighbours(folder, stage.memory, manifest)
             if stage.memory

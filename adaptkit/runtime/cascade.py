@@ -13,7 +13,7 @@ import onnxruntime as ort
 from pydantic import Field, model_validator
 
 from adaptkit.export.rule import Rule, leaves_below
-from adaptkit.runtime.manifest import Manifest
+from adaptkit.runtime.manifest import Manifest, Positive
 from adaptkit.runtime.members import Member, Members, check_known
 from adaptkit.runtime.result import Array, Result, Runner
 from adaptkit.runtime.score import score
@@ -43,7 +43,7 @@ class CascadeManifest(Manifest):
 
     kind: Literal["cascade"] = "cascade"
     rule: Rule
-    classes: Annotated[int, Field(ge=2)]
+    classes: Annotated[Positive, Field(ge=2)]
     models: Annotated[tuple[CascadeMember, ...], Field(min_length=2)]
 
     @model_validator(mode="after")

@@ -11,7 +11,8 @@ import onnxruntime as ort
 from pydantic import Field, model_validator
 
 from adaptkit.export.rule import Rule, leaves_below
-from adaptkit.runtime.manifest import Manifest, Part
+from adaptkit.runtime.fits import check_fits
+from adaptkit.runtime.manifest import Count, Manifest, Part
 from adaptkit.runtime.result import Array, Result
 from adaptkit.runtime.session import open_session
 from adaptkit.runtime.stages import Step, run_stages
@@ -29,8 +30,8 @@ class Value(Part):
 
     name: str
     dtype: str
-    shape: tuple[int, ...]
-    bytes: Annotated[int, Field(ge=0)]
+    shape: tuple[Count, ...]
+    bytes: Count
 
 
 class Stage(Part):
@@ -100,7 +101,10 @@ class StagedExits:
     def load(cls, folder: Path, manifest: ExitsManifest, threads: int | None, inside: object) -> StagedExits:
         """Open the stages of a folder."""
         del inside
-        return cls([open_session(folder / stage.file, threads) for stage in manifest.stages], manifest)
+        sessions = [open_session(folder / stage.file, threads) for stage in manifest.stages]
+        for session, stage in zip(sessions, manifest.stages, strict=True):
+            check_fits(session, folder / stage.file, stage.takes, (stage.gives, stage.logits, stage.score))
+        return cls(sessions, manifest)
 
     @property
     def first(self) -> ort.InferenceSession:

@@ -17,6 +17,7 @@ from adaptkit.runtime.whole import Whole
 
 FILE = "model.onnx"
 """A model that is one file."""
+_SMALLER = "export it with smaller caches, or run it on a larger machine"
 _REMEDY = "export the model again, or update adaptkit"
 
 
@@ -32,7 +33,10 @@ def open_runner(path: Path, threads: int | None = None) -> Runner:
     """
     if path.is_dir() and (path / MANIFEST).is_file():
         manifest = read_manifest(path)
-        return KINDS[manifest.kind].open(path, manifest, threads, lambda inner: open_runner(inner, threads))
+        try:
+            return KINDS[manifest.kind].open(path, manifest, threads, lambda inner: open_runner(inner, threads))
+        except MemoryError as error:
+            raise ModelError(f"{path} takes more memory than there is ({error}): {_SMALLER}") from error
     if path.is_dir() and not (path / FILE).is_file():
         raise ModelError(f"{path} holds no {FILE} and no {MANIFEST}: give an ONNX file or the folder of a finished run")
     return Whole(open_session(path / FILE if path.is_dir() else path, threads))
@@ -50,12 +54,12 @@ def read_manifest(folder: Path) -> Manifest:
         manifest = _form(path, found).model_validate(found)
     except FileNotFoundError:
         raise ModelError(f"{path} is not there: give the folder of a finished run") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelError(f"{path} is not a manifest: {str(error).splitlines()[0]}. Export the model again") from error
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in problem["loc"]) or "it"
         raise ModelError(f"{path} is wrong at {where}: {problem['msg']}. Export the model again") from error
+    except (OSError, RecursionError, ValueError) as error:
+        raise ModelError(f"{path} is not a manifest: {str(error).splitlines()[0]}. Export the model again") from error
     manifest.check_files(folder)
     return manifest
 

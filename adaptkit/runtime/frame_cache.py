@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime as ort
 
 from adaptkit.errors import DataError
+from adaptkit.runtime.fits import check_fits
 from adaptkit.runtime.frame_manifest import FramePlan, FramesManifest
 from adaptkit.runtime.kept_maps import KeptMap, OpenSegment, Tiles
 from adaptkit.runtime.result import Array, Result
@@ -195,6 +196,11 @@ class FrameCache:
         segments = [open_session(folder / part.file, threads) for part in plan.segments]
         whole = open_session(folder / plan.whole, threads)
         rest = open_session(folder / plan.rest, threads) if segments else whole
+        answer = whole.get_outputs()[0].name
+        check_fits(whole, folder / plan.whole, plan.frame, (answer,))
+        check_fits(rest, folder / plan.rest, plan.reads[-1], (answer,))
+        for session, part in zip(segments, plan.segments, strict=True):
+            check_fits(session, folder / part.file, part.takes, (part.gives,))
         return cls(OpenNetwork(whole, segments, rest, plan))
 
     @property

@@ -8,10 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from adaptkit.runtime.early_exit import Value
-from adaptkit.runtime.manifest import Manifest, Part
-
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
+from adaptkit.runtime.manifest import Count, Manifest, Part, Positive
 
 
 class Tolerance(Part):

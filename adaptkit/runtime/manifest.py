@@ -12,6 +12,9 @@ from adaptkit.errors import ModelError
 from adaptkit.files import write_atomically
 
 MANIFEST = "manifest.json"
+_MOST = 2**31 - 1
+Count = Annotated[int, Field(ge=0, le=_MOST)]
+Positive = Annotated[int, Field(ge=1, le=_MOST)]
 
 
 class Part(BaseModel):

@@ -10,6 +10,7 @@ from adaptkit.errors import DataError
 from adaptkit.export.metadata import Metadata, Normalize, read_metadata
 from adaptkit.runtime.folder import open_runner
 from adaptkit.runtime.result import Array, Result, Runner
+from adaptkit.runtime.session import RUN_ERRORS, cannot_run
 from adaptkit.runtime.statistics import Counter, PathStatistics
 
 _CHANNEL_AXIS = 1
@@ -87,9 +88,13 @@ class AdaptedModel:
 
         Raises:
             DataError: Shape or type is wrong, there is no sample, or a value is NaN or infinite.
+            ModelError: ONNX Runtime stops on the way: the files do not compute.
         """
         self._check(x)
-        result = self.runner(x)
+        try:
+            result = self.runner(x)
+        except RUN_ERRORS as error:
+            raise cannot_run(error) from error
         self._counter.add(result)
         return result
 

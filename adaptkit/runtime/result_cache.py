@@ -24,8 +24,10 @@ from adaptkit.runtime.cache_file import read_entries, write_entries
 from adaptkit.runtime.cache_index import NOTHING, BitIndex, ExactIndex, Index, ListIndex
 from adaptkit.runtime.cache_order import Eviction
 from adaptkit.runtime.cache_store import Store, confidence
-from adaptkit.runtime.manifest import Manifest, Part
-from adaptkit.runtime.members import check_known
+from adaptkit.runtime.early_exit import Value
+from adaptkit.runtime.fits import check_fits
+from adaptkit.runtime.manifest import Manifest, Part, Positive
+from adaptkit.runtime.members import check_alike, check_known
 from adaptkit.runtime.result import Array, Result, Runner
 from adaptkit.runtime.session import open_session
 
@@ -46,7 +48,7 @@ class AnswerForm(Part):
     """
 
     dtype: Literal["float32", "float16", "float64"]
-    shape: tuple[Annotated[int, Field(ge=1)], ...]
+    shape: tuple[Positive, ...]
 
 
 class CacheManifest(Manifest):
@@ -70,17 +72,17 @@ class CacheManifest(Manifest):
 
     kind: Literal["result_cache"] = "result_cache"
     unit: Literal["cosine", "bits"]
-    dimensions: Annotated[int, Field(ge=1)]
+    dimensions: Positive
     threshold: Annotated[float, Field(ge=0)]
     ratio: Annotated[float, Field(gt=0, le=1)]
     min_confidence: Annotated[float, Field(ge=0, le=1)]
     trust: Annotated[float, Field(gt=0.5, le=1)]
-    capacity: Annotated[int, Field(ge=1)]
+    capacity: Positive
     eviction: Eviction
     ttl_seconds: Annotated[float, Field(gt=0)] | None = None
     shadow_rate: Annotated[float, Field(ge=0, le=1)]
     seed: Annotated[int, Field(ge=0)] = 0
-    probes: Annotated[int, Field(ge=1)] | None = None
+    probes: Positive | None = None
     answer: AnswerForm
 
     @model_validator(mode="after")
@@ -187,8 +189,9 @@ class ResultCache:
         cls, folder: Path, manifest: CacheManifest, threads: int | None, inside: Callable[[Path], Runner]
     ) -> ResultCache:
         """Open a folder, with the entries that were saved there."""
-        key = open_session(folder / KEY, threads)
-        cache = cls(key, inside(folder / INNER), manifest, _centres(folder, manifest), folder / ENTRIES)
+        key, inner = open_session(folder / KEY, threads), inside(folder / INNER)
+        _check_key(folder / KEY, key, inner.first, manifest)
+        cache = cls(key, inner, manifest, _centres(folder, manifest), folder / ENTRIES)
         if cache.file.exists():
             cache.restore()
         return cache
@@ -345,6 +348,12 @@ def _index(manifest: CacheManifest, centres: Array | None) -> Index:
     if centres is None or manifest.probes is None:
         return ExactIndex(manifest.capacity, manifest.dimensions)
     return ListIndex(manifest.capacity, centres, manifest.probes)
+
+
+def _check_key(path: Path, key: ort.InferenceSession, like: ort.InferenceSession, manifest: CacheManifest) -> None:
+    made = Value(name=key.get_outputs()[0].name, dtype="float32", shape=(manifest.dimensions,), bytes=0)
+    check_fits(key, path, None, (made,))
+    check_alike(INNER, like, str(path), key)
 
 
 def _centres(folder: Path, manifest: CacheManifest) -> Array | None:

@@ -12,7 +12,7 @@ import onnxruntime as ort
 from pydantic import Field, model_validator
 
 from adaptkit.errors import ModelError
-from adaptkit.runtime.manifest import Manifest
+from adaptkit.runtime.manifest import Manifest, Positive
 from adaptkit.runtime.members import Member, Members, check_alike, check_known
 from adaptkit.runtime.result import Array, Result, Runner
 from adaptkit.runtime.session import open_session
@@ -43,7 +43,7 @@ class SelectorManifest(Manifest):
 
     kind: Literal["selector"] = "selector"
     premodel: str
-    classes: Annotated[int, Field(ge=2)]
+    classes: Annotated[Positive, Field(ge=2)]
     models: Annotated[tuple[SelectorMember, ...], Field(min_length=2)]
 
     @model_validator(mode="after")

@@ -7,12 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from adaptkit.errors import ModelError
 
 _QUIET = 3
 """ONNX Runtime's log level: errors only."""
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+RUN_ERRORS: tuple[type[Exception], ...] = (
+    errors.EPFail,
+    errors.Fail,
+    errors.InvalidArgument,
+    errors.InvalidGraph,
+    errors.NotImplemented,
+    errors.RuntimeException,
+)
+"""What ONNX Runtime answers with where a model that it could open cannot run."""
 _UNKNOWN_OPERATOR = re.compile(r"is not a registered function/op|No Op registered for")
 
 
@@ -58,10 +68,20 @@ def open_session(
     if weights_in is not None:
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(weights_in.resolve()))
     try:
-        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        # Its own second attempt would be on the same processor, and announces itself on stdout.
+        session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+        _read_texts(session)
     except Exception as error:  # ONNX Runtime's errors have no common class of their own
         name = model if isinstance(model, Path) else "the model"
         raise ModelError(f"ONNX Runtime cannot open {name}: {_reason(error)}. {_remedy(str(error))}") from error
+    return session
+
+
+def _read_texts(session: ort.InferenceSession) -> None:
+    """Read all names and notes once: in a damaged file they may be no text, which is found out when they are read."""
+    texts = [*session.get_modelmeta().custom_metadata_map]
+    for value in (*session.get_inputs(), *session.get_outputs()):
+        texts += [value.name, value.type, str(value.shape)]
 
 
 def _remedy(message: str) -> str:
@@ -75,6 +95,14 @@ def _remedy(message: str) -> str:
     if "External data path does not exist" in message:
         return "Copy the weights beside the file, too"
     return "Is it a whole ONNX file?"
+
+
+def cannot_run(error: Exception) -> ModelError:
+    """Say what ONNX Runtime said of a model that it could open: one of `RUN_ERRORS`, in words for a user."""
+    return ModelError(
+        f"ONNX Runtime cannot run the model: {_reason(error)}. Give inputs of the shape that it was made for, or "
+        "export it again"
+    )
 
 
 def _reason(error: Exception) -> str:

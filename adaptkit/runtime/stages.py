@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from adaptkit.errors import DataError
+from adaptkit.errors import DataError, ModelError
 from adaptkit.runtime.result import Array, Result
 
 
@@ -39,6 +39,7 @@ def run_stages(x: Array, stages: Sequence[RunStage], names: Sequence[str]) -> Re
 
     Raises:
         DataError: An answer is NaN or infinite.
+        ModelError: A stage does not answer sample by sample, or not as the one before it.
     """
     started = time.perf_counter()
     seconds: dict[str, float] = {}
@@ -47,6 +48,7 @@ def run_stages(x: Array, stages: Sequence[RunStage], names: Sequence[str]) -> Re
     answers: Array | None = None
     for number, (stage, name) in enumerate(zip(stages, names, strict=True)):
         step = stage(crossing)
+        _check(step, len(going), answers, name)
         now = time.perf_counter() - started
         seconds[name], before = now - before, now
         if answers is None:
@@ -60,3 +62,13 @@ def run_stages(x: Array, stages: Sequence[RunStage], names: Sequence[str]) -> Re
     if not np.isfinite(answers).all():
         raise DataError("the model answers with NaN or infinity: its weights or a value on the way are broken")
     return Result(answers, path, seconds, waited)
+
+
+def _check(step: Step, count: int, answers: Array | None, name: str) -> None:
+    like = step.answers if answers is None else answers
+    single = step.leaving.shape == (count,) and len(step.answers) == len(step.crossing) == count
+    if not single or step.answers.shape[1:] != like.shape[1:]:
+        raise ModelError(
+            f"{name} answers {count} samples with shape {list(step.answers.shape)}, which is not one answer a sample, "
+            "or not as the stage before: export the model again"
+        )

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime as ort
 
 from adaptkit.errors import ModelError
-from adaptkit.export.metadata import EXIT_INDEX, EXITS
+from adaptkit.export.metadata import EXIT_INDEX, exits_in
 from adaptkit.runtime.result import Array, Result
 
 
@@ -23,8 +23,8 @@ class Whole:
     """
 
     def __init__(self, session: ort.InferenceSession) -> None:
-        exits = session.get_modelmeta().custom_metadata_map.get(EXITS)
-        self.paths = tuple(f"exit {number}" for number in range(int(exits))) if exits else ("whole",)
+        exits = exits_in(session.get_modelmeta().custom_metadata_map)
+        self.paths = tuple(f"exit {number}" for number in range(exits)) if exits else ("whole",)
         names = [value.name for value in session.get_inputs()]
         if len(names) != 1:
             raise ModelError(

@@ -48,6 +48,7 @@ SCRIPTS = {
     "distillation_gain": Script("distillation.py", None, None, _HOURS, False),
     "exits": Script("early_exit.py", None, None, _HOURS),
     "load_balanced": Script("load_balanced.py", None, None, _HOURS),
+    "fuzz": Script("fuzz.py", (), ("--seconds", "5"), "half an hour", False),
     "loader": Script("loader.py", None, None, _HOURS),
     "mixed_precision": Script("mixed_precision.py", None, None, _HOURS),
     "quantization_draws": Script("quantization_draws.py", ("resnet20",), None, "5 minutes"),
