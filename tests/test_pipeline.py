@@ -23,6 +23,7 @@ from adaptkit.recipe import Recipe, parse_recipe
 from adaptkit.report import text
 from adaptkit.report.schema import Report
 from adaptkit.runtime.model import AdaptedModel
+from adaptkit.study.base import Study
 from adaptkit_zoo.digits import resnet_digits
 
 SMALL = """
@@ -150,13 +151,15 @@ def test_a_file_from_elsewhere_has_no_network_behind_it(run, tmp_path):
     (folder / "other.onnx").unlink()
 
 
-def test_metrics_that_do_not_fit_are_refused_before_any_work(tmp_path):
-    recipe = _recipe(metrics="[f1, rmse, top10]")
+def test_metrics_that_do_not_fit_are_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(Study, "problem", lambda _, shape: f"sees {shape}")
+    recipe = _recipe(metrics="[f1, rmse, top10, corruptions]")
     with pytest.raises(RecipeError) as caught:
         compress(recipe, tmp_path / "run", progress=False)
     assert str(caught.value) == (
         "metrics.1: rmse needs a model with exactly 1 output a sample; this one has 10\n"
-        "metrics.2: top10 needs a model with at least 11 outputs a sample; this one has 10"
+        "metrics.2: top10 needs a model with at least 11 outputs a sample; this one has 10\n"
+        "metrics.3: corruptions sees (1, 8, 8)"
     )
     assert not (tmp_path / "run" / "steps").exists()
 

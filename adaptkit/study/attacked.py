@@ -44,7 +44,8 @@ class RobustAccuracy(Attacked):
     """Accuracy where the worst change found near each image is made, an upper bound (`robust_accuracy_upper_bound`).
 
     Changes are searched on the PyTorch network and judged on what is served: a sample counts where it is right before
-    and after. `robust_accuracy.clean` is the accuracy on the same samples as they are. Intervals are exact.
+    and after. Of a conditional model that network is the one inside, so that changes for its exits are not found.
+    `robust_accuracy.clean` is the accuracy on the same samples as they are. Intervals are exact.
     """
 
     name: ClassVar[str] = "robust_accuracy"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field, PositiveInt
 
-from adaptkit.errors import ModelError
+from adaptkit.errors import DataError, ModelError
 from adaptkit.study.base import Study
 
 if TYPE_CHECKING:
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from adaptkit.report.schema import MetricValue
     from adaptkit.study.subject import Subject
+
+_FEWEST = 100
 
 
 class SmashedData(Study):
@@ -32,7 +34,7 @@ class SmashedData(Study):
     """The first stage of an early exit that runs on the server."""
     layer: str | None = None
     """Cut the PyTorch network behind this layer instead, as in `named_modules()`."""
-    samples: Annotated[int, Field(ge=100)] = 500
+    samples: Annotated[int, Field(ge=_FEWEST)] = 500
     """Of the test and of the validation split each, drawn where there are more."""
     epochs: PositiveInt = 40
     """Training of the decoder."""
@@ -52,6 +54,12 @@ class SmashedData(Study):
             self._sent(subject, together(subject.draw(split, self.samples, self.seed))[0])
             for split in (subject.data.validation, subject.data.test)
         )
+        fewest = min(len(known[1]), len(wanted[1]))
+        if fewest < _FEWEST:
+            raise DataError(
+                f"{fewest} samples of a split are sent, of {self.samples} at most; what they tell takes {_FEWEST}: raise "
+                "`samples`, or cut where more go on"
+            )
         attack = inversion_attack(*known, *wanted, epochs=self.epochs, seed=self.seed)
         found = {field.name: getattr(attack, field.name) for field in fields(attack)}
         found["distance_correlation"] = distance_correlation(wanted[1], wanted[0], seed=self.seed)

@@ -9,6 +9,7 @@ from scipy.special import softmax
 from adaptkit.errors import DataError
 from adaptkit.metrics import METRICS, measure
 from adaptkit.metrics.measured import Outputs, measure_difference
+from adaptkit.metrics.transfer import leep_of
 
 RNG = np.random.default_rng(0)
 SAMPLES, CLASSES = 240, 12
@@ -89,6 +90,18 @@ def test_the_interval_of_a_difference_holds_as_often_as_it_says(name):
         found = measure_difference([name], *sample(np.random.default_rng(seed), 200))[name]
         held += found.low <= truth <= found.high
     assert 70 <= held <= 80
+
+
+def test_the_draws_of_a_difference_in_leep_are_reflected_at_its_value():
+    theta = softmax(FIRST, 1), softmax(SECOND, 1)
+    rng, draws = np.random.default_rng(0), []
+    for _ in range(500):
+        rows = rng.integers(SAMPLES, size=SAMPLES)
+        draws.append(leep_of(theta[1][rows], TARGET[rows]) - leep_of(theta[0][rows], TARGET[rows]))
+    found = measure_difference(["leep"], FIRST, SECOND, TARGET)["leep"]
+    low, high = (2 * found.value - np.quantile(draws, side) for side in (0.975, 0.025))
+    assert (found.low, found.high) == pytest.approx((min(low, found.value), max(high, found.value)), abs=0.003)
+    assert abs(np.mean(draws) - found.value) > 0.01
 
 
 @pytest.mark.parametrize("name", sorted(METRICS.keys() - {"max_error"}))

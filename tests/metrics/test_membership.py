@@ -172,6 +172,7 @@ OUT = np.ones((2, 3), bool)
         (lambda: tpr_at_fpr(np.ones(5), np.full(1000, np.nan), 0.01), "non_members: 1000 of 1000 samples hold NaN"),
         (lambda: tpr_at_fpr(np.ones(5), np.ones(5), 0), "fpr is between 0 and 1, such as 0.001; got 0"),
         (lambda: lira_offline(np.ones(3), np.ones((2, 3)), ~OUT), "3 samples have no shadow model.*train more"),
+        (lambda: lira_offline(np.ones(3), np.eye(3)[:2], [[1, 0, 1], [1, 0, 1]]), "1 samples have no shadow model"),
         (lambda: lira_offline(np.ones(3), np.ones((2, 3)), [[1, 0, 1], [0, 1, 0]]), "0 have two or more"),
         (lambda: lira_offline(np.ones(3), np.ones((2, 3)), OUT), "give the same confidences; train them on different"),
         (lambda: lira_offline(np.ones(2), np.ones((2, 3)), OUT), r"got \(2,\), \(2, 3\) and \(2, 3\)"),

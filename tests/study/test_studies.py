@@ -243,6 +243,10 @@ def test_what_crosses_a_cut_is_what_the_next_stage_takes(staged):
             "^smashed_data: there is no stage 2 to cut an early exit before; give `layer` to",
         ),
         (SmashedData(layer="conv"), "^smashed_data: there is none"),
+        (
+            SmashedData(samples=300),
+            "^smashed_data: 3 samples of a split are sent, of 300 at most;",
+        ),
         (Communication(cut=3), "^communication: the model has 2 stages: the cut is from 0 to 2; got 3"),
         (RobustAccuracy(), "^robust_accuracy: there is none"),
     ],
