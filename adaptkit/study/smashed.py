@@ -57,8 +57,8 @@ class SmashedData(Study):
         fewest = min(len(known[1]), len(wanted[1]))
         if fewest < _FEWEST:
             raise DataError(
-                f"{fewest} samples of a split are sent, of {self.samples} at most; what they tell takes {_FEWEST}: raise "
-                "`samples`, or cut where more go on"
+                f"{fewest} samples of a split are sent, of {self.samples} at most; what they tell takes {_FEWEST}: "
+                "raise `samples`, or cut where more go on"
             )
         attack = inversion_attack(*known, *wanted, epochs=self.epochs, seed=self.seed)
         found = {field.name: getattr(attack, field.name) for field in fields(attack)}
