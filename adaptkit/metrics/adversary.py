@@ -117,10 +117,18 @@ def _ascend(
         best[worse], most[worse] = moved.detach()[worse], found.detach()[worse].to(most)
         if step == attack.steps:
             return
-        gradient = torch.autograd.grad(found.sum(), moved, allow_unused=True)[0] if found.requires_grad else None
-        if gradient is None:
-            raise ModelError("no gradient comes back to the input; attack the model before it was exported or rounded")
+        gradient = _gradient(found.sum(), moved)
         change = _projected(change + attack.step_size * attack.radius * _direction(gradient, attack.norm), x, attack)
+
+
+def _gradient(harm: Tensor, moved: Tensor) -> Tensor:
+    try:
+        found = torch.autograd.grad(harm, moved, allow_unused=True)[0] if harm.requires_grad else None
+    except RuntimeError as error:
+        raise ModelError(f"no gradient comes back to the input: {str(error).splitlines()[0]}") from error
+    if found is None:
+        raise ModelError("no gradient comes back to the input; attack the model before it was exported or rounded")
+    return found
 
 
 def _direction(gradient: Tensor, norm: str) -> Tensor:

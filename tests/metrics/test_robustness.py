@@ -172,6 +172,14 @@ def test_bad_input(call, error, message):
         call()
 
 
+class OneWay(torch.autograd.Function):
+    """An operation whose author has written no derivative."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+
 class Cut(nn.Module):
     def __init__(self, kind):
         super().__init__()
@@ -180,11 +188,19 @@ class Cut(nn.Module):
     def forward(self, x):
         if self.kind == "nan":
             return x.log() * float("nan")
+        if self.kind == "one way":
+            return OneWay.apply(x)
         return self.layer(x.detach()) if self.kind == "own gradient" else x.detach()
 
 
 @pytest.mark.parametrize(
-    ("kind", "message"), [("nan", "gives NaN"), ("own gradient", "no grad"), ("none", "no gradient")]
+    ("kind", "message"),
+    [
+        ("nan", "gives NaN"),
+        ("own gradient", "no grad"),
+        ("none", "no gradient"),
+        ("one way", "no gradient comes back to the input: You must implement"),
+    ],
 )
 def test_models_that_cannot_be_attacked(kind, message):
     with pytest.raises(ModelError, match=message):

@@ -12,6 +12,7 @@ from torch import nn
 from adaptkit.errors import DataError, ModelError
 from adaptkit.export.onnx import export_onnx
 from adaptkit.loading.data import load_data
+from adaptkit.metrics.corruptions import CORRUPTIONS, gaussian_noise
 from adaptkit.metrics.estimate import ALIKE
 from adaptkit.runtime import AdaptedModel
 from adaptkit.specs import DataSpec, Normalization
@@ -134,12 +135,41 @@ def test_corruptions_are_counted_as_a_loop_over_images_counts_them(data, tmp_pat
     assert one.interval == "exact (Clopper-Pearson)"
 
 
-def test_noise_differs_from_batch_to_batch(data, tmp_path):
-    """Drawn anew, noise turns one picture in two of those near the edge; the same in every batch, all or none."""
-    found = [Corruptions(kinds=("gaussian_noise",), seed=seed).measure(subject(data, tmp_path)) for seed in (0, 1)]
-    assert found[0]["corruptions"].samples == 8
-    assert found[0] == Corruptions(kinds=("gaussian_noise",), seed=0).measure(subject(data, tmp_path))
-    assert Corruptions(samples=5).measure(subject(data, tmp_path))["corruptions"].samples == 5
+class Upset(Light):
+    """Turns its answers round where pixels differ from one another."""
+
+    def forward(self, x):
+        mean = x.mean(dim=(1, 2, 3), keepdim=True)
+        rough = ((x - mean).abs().mean(dim=(1, 2, 3)) > 0.1).float()[:, None]
+        return super().forward(x) * (1 - 2 * rough)
+
+
+def test_the_mean_is_of_corrupted_images_alone(data, tmp_path):
+    study = Corruptions(kinds=("gaussian_noise", "gaussian_blur"), severities=(4, 5))
+    found = study.measure(subject(data, tmp_path, served=Upset()))
+    noise, blur = (found[f"corruptions.{kind}"].value for kind in study.kinds)
+    assert (found["corruptions.clean"].value, blur) == (7 / 8, 7 / 8)
+    assert noise <= 3 / 8
+    assert found["corruptions"].value == pytest.approx((noise + blur) / 2)
+
+
+def test_noise_differs_from_batch_to_batch_and_is_that_of_the_seed(data, tmp_path, monkeypatch):
+    added = []
+
+    def spy(images, severity, seed):
+        noisy = gaussian_noise(images, severity, seed)
+        added.append((noisy - images)[0])
+        return noisy
+
+    monkeypatch.setitem(CORRUPTIONS, "gaussian_noise", spy)
+    study = Corruptions(kinds=("gaussian_noise",), severities=(1,))
+    seen = subject(data, tmp_path)
+    assert study.measure(seen) == study.measure(seen)
+    first, second, _, again = (each.flatten()[:40] for each in added[:4])
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.6  # the same noise would be cut off at black and white alone
+    assert torch.equal(first, again)
+    assert study.measure(seen)["corruptions"].samples == 8
+    assert Corruptions(samples=5).measure(seen)["corruptions"].samples == 5
 
 
 @pytest.fixture(scope="module")
