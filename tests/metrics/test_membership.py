@@ -18,6 +18,7 @@ from adaptkit.metrics.membership import (
     lira_offline,
     membership_confidence,
     rates_at,
+    shadow_confidences,
     tpr_at_fpr,
 )
 
@@ -155,6 +156,20 @@ def test_a_model_that_knows_its_samples_by_heart_is_found_out():
     assert inside.min() > 3
     assert outside.abs().max() < 5
     assert inside.mean() > outside.mean() + 6
+
+
+def test_the_seed_draws_the_samples_of_the_shadows():
+    x, y = torch.arange(40.0)[:, None].repeat(1, 2), torch.zeros(40, dtype=torch.long)
+    drawn = []
+
+    def train(x, y, seed):
+        drawn.append(x[:, 0].tolist())
+        return nn.Linear(2, 2)
+
+    for seed in (0, 0, 1):
+        shadow_confidences(train, (x[:20], y[:20]), (x[20:], y[20:]), shadows=2, seed=seed)
+    assert drawn[:2] == drawn[2:4]
+    assert all(one != other for one, other in zip(drawn[:2], drawn[4:], strict=True))
 
 
 OUT = np.ones((2, 3), bool)

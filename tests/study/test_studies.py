@@ -265,6 +265,14 @@ def test_what_crosses_a_cut_is_what_the_next_stage_takes(staged):
     assert stages.crossing(x, 0)[1].tolist() == [0, 1, 2, 3]
 
 
+def test_activations_stand_beside_the_images_that_sent_them(staged):
+    seen = staged("run")
+    images, _ = together(seen.draw(seen.data.test, 100, 0))
+    sent, senders = SmashedData()._sent(seen, images)
+    assert senders[:, 0, 0, 0].tolist() == pytest.approx([125 / 255, 130 / 255] * 2)
+    assert sent.flatten().tolist() == pytest.approx((100 * (senders[:, 0, 0, 0] - 0.5)).tolist(), abs=1e-3)
+
+
 @pytest.mark.parametrize(
     ("study", "message"),
     [
