@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -12,7 +13,11 @@ from adaptkit.runtime.result import Array
 NOTHING = -1
 """The slot of a search in an empty index."""
 _FAR = 255
-_FIRST = 16
+_FIRST = 24
+_BLOCK, _APART = 2**18, 16
+"""Numbers of a block: products of larger ones are split among threads, which wait for each other on a busy machine."""
+_TRIES = 8
+_NEVER = -math.inf
 
 
 class Found(NamedTuple):
@@ -63,7 +68,7 @@ def nearest(index: Index, keys: Array) -> Nearest:
 
 
 class ExactIndex:
-    """Unit vectors in one array; a search is one product of matrices, its distance 1 − cosine.
+    """Unit vectors in blocks, a vector a column; a search is a product of a vector and a matrix for each block.
 
     Args:
         capacity: Slots.
@@ -79,34 +84,46 @@ class ExactIndex:
     """
 
     def __init__(self, capacity: int, dimensions: int) -> None:
-        self._keys, self._labels = np.zeros((capacity, dimensions), np.float32), np.full(capacity, NOTHING)
+        self._width = min(capacity, max(_FIRST, _BLOCK // dimensions - _APART))
+        self._blocks = _blocks(-(-capacity // self._width), dimensions, self._width)
+        self._labels, self._cosines = np.full(capacity, NOTHING), np.zeros(capacity, np.float32)
         self._used, self._alive = 0, 0
+        self._parts: list[tuple[Array, Array]] = []
 
     def add(self, slot: int, key: Array, label: int) -> None:
         """Store a unit vector."""
-        self._keys[slot], self._labels[slot] = key, label
-        self._used, self._alive = max(self._used, slot + 1), self._alive + 1
+        number, place = divmod(slot, self._width)
+        self._blocks[number][:, place], self._labels[slot] = key, label
+        self._alive += 1
+        if slot >= self._used:
+            self._used = slot + 1
+            self._parts = [
+                (block[:, : self._used - start], self._cosines[start : min(self._used, start + self._width)])
+                for start, block in zip(range(0, self._used, self._width), self._blocks, strict=False)
+            ]
 
     def remove(self, slot: int) -> None:
         """Free a slot; zeros stay there, which are at distance 1 of everything: no threshold reaches that far."""
-        self._keys[slot], self._labels[slot] = 0, NOTHING
+        number, place = divmod(slot, self._width)
+        self._blocks[number][:, place], self._labels[slot] = 0, NOTHING
         self._alive -= 1
 
     def keys_of(self, slots: Array) -> Array:
         """Give stored keys back."""
-        keys: Array = self._keys[slots]
-        return keys
+        keys = [self._blocks[slot // self._width][:, slot % self._width] for slot in slots]
+        return np.array(keys, np.float32).reshape(len(keys), self._blocks.shape[1])
 
     def search(self, keys: Array) -> list[Found]:
-        """Search for each of N × dimensions keys."""
+        """Search for each of N × dimensions keys, of the type that was stored."""
         if not self._alive:
             return [NONE] * len(keys)
-        labels, found = self._labels[: self._used], []
-        for cosines in keys @ self._keys[: self._used].T:
-            slot = int(cosines.argmax())
-            other = cosines.max(where=labels != labels[slot], initial=-np.inf)
-            found.append(Found(slot, _distance(float(cosines[slot])), _distance(float(other))))
-        return found
+        return [self._search(key) for key in keys]
+
+    def _search(self, key: Array) -> Found:
+        for block, cosines in self._parts:
+            key.dot(block, cosines)
+        slot, cosine, other = best_two(self._cosines[: self._used], self._labels.item)
+        return Found(slot, _distance(cosine), _distance(other))
 
 
 class BitIndex:
@@ -174,64 +191,141 @@ class ListIndex:
     """
 
     def __init__(self, capacity: int, centres: Array, probes: int) -> None:
-        self._centres, self._probes = np.ascontiguousarray(centres, np.float32), min(probes, len(centres))
-        self._keys = [np.zeros((_FIRST, centres.shape[1]), np.float32) for _ in centres]
-        self._slots = [np.zeros((2, _FIRST), np.int64) for _ in centres]  # slots, and the labels below
-        self._counts = [0] * len(centres)
+        self._centres, self._probes = np.ascontiguousarray(centres.T, np.float32), min(probes, len(centres))
+        self._near = np.zeros(len(centres), np.float32)
+        self._lists = [_List(centres.shape[1]) for _ in centres]
         self._list, self._place = np.zeros(capacity, np.int64), np.zeros(capacity, np.int64)
+        self._cosines = np.zeros(_FIRST, np.float32)
 
     def add(self, slot: int, key: Array, label: int) -> None:
         """Store a unit vector at the end of its list."""
-        number = int((self._centres @ key).argmax())
-        count = self._counts[number]
-        if count == len(self._keys[number]):
-            self._keys[number] = np.concatenate([self._keys[number], np.zeros_like(self._keys[number])])
-            self._slots[number] = np.concatenate([self._slots[number], np.zeros_like(self._slots[number])], axis=1)
-        self._keys[number][count], self._slots[number][:, count] = key, (slot, label)
-        self._counts[number] = count + 1
-        self._list[slot], self._place[slot] = number, count
+        number = int(key.dot(self._centres, self._near).argmax())
+        self._list[slot], self._place[slot] = number, self._lists[number].append(slot, key, label)
 
     def remove(self, slot: int) -> None:
         """Free a slot; the last of its list takes its place."""
-        number, place = int(self._list[slot]), int(self._place[slot])
-        last = self._counts[number] = self._counts[number] - 1
-        self._keys[number][place] = self._keys[number][last]
-        self._slots[number][:, place] = self._slots[number][:, last]
-        self._place[self._slots[number][0, last]] = place
+        place = int(self._place[slot])
+        self._place[self._lists[int(self._list[slot])].remove(place)] = place
 
     def keys_of(self, slots: Array) -> Array:
         """Give stored keys back."""
-        keys = [self._keys[self._list[slot]][self._place[slot]] for slot in slots]
-        return np.array(keys, np.float32).reshape(len(keys), self._centres.shape[1])
+        keys = [self._lists[self._list[slot]].keys[self._place[slot]] for slot in slots]
+        return np.array(keys, np.float32).reshape(len(keys), len(self._centres))
 
     def search(self, keys: Array) -> list[Found]:
-        """Search for each of N × dimensions keys."""
+        """Search for each of N × dimensions keys, of the type that was stored."""
         return [self._search(key) for key in keys]
 
     def _search(self, key: Array) -> Found:
-        numbers = [number for number in self._lists(key) if self._counts[number]]
-        if not numbers:
+        chosen, end = [], 0
+        for each in self._nearest_lists(key):
+            if each.count:
+                start, end = end, end + each.count
+                if end > len(self._cosines):
+                    self._cosines = np.concatenate([self._cosines[:start], np.zeros(2 * end, np.float32)])
+                each.keys.dot(key, self._cosines[start:end])
+                chosen.append((start, each))
+        if not chosen:
             return NONE
-        cosines = [self._keys[number][: self._counts[number]] @ key for number in numbers]
-        places = [int(each.argmax()) for each in cosines]
-        best = max(range(len(numbers)), key=lambda i: cosines[i][places[i]])
-        slot, label = self._slots[numbers[best]][:, places[best]].tolist()
-        other = -math.inf
-        for number, each in zip(numbers, cosines, strict=True):
-            labels = self._slots[number][1, : len(each)]
-            other = max(other, float(each.max(where=labels != label, initial=-np.inf)))
-        return Found(slot, _distance(float(cosines[best][places[best]])), _distance(other))
+        best, cosine, other = best_two(self._cosines[:end], lambda place: _at(chosen, place)[1])
+        return Found(_at(chosen, best)[0], _distance(cosine), _distance(other))
 
-    def _lists(self, key: Array) -> list[int]:
-        near = self._centres @ key
-        if self._probes == len(near):
-            return list(range(len(near)))
-        chosen = []
+    def _nearest_lists(self, key: Array) -> list[_List]:
+        if self._probes == len(self._lists):
+            return self._lists
+        near, chosen = key.dot(self._centres, self._near), []
         for _ in range(self._probes):  # faster than a partition for as few as pay
-            number = int(near.argmax())
-            near[number] = -np.inf
-            chosen.append(number)
+            number = near.argmax()
+            near[number] = _NEVER
+            chosen.append(self._lists[number])
         return chosen
+
+
+class _List:
+    """Keys, a row each, with their slots and labels, without gaps: what is used of larger arrays.
+
+    A list is short and seldom in the processor's caches, where rows are read faster than columns.
+
+    Args:
+        dimensions: Of a key.
+    """
+
+    def __init__(self, dimensions: int) -> None:
+        self._room = np.zeros((_FIRST, dimensions), np.float32), np.zeros((_FIRST, 2), np.int64)
+        self._resize(0)
+
+    def _resize(self, count: int) -> None:
+        self.count = count
+        keys, numbers = self._room
+        self.keys, self.slots, self.labels = keys[:count], numbers[:count, 0], numbers[:count, 1]
+
+    def append(self, slot: int, key: Array, label: int) -> int:
+        """Store a key, and say where."""
+        place = self.count
+        if place == len(self._room[0]):
+            keys, numbers = self._room
+            self._room = np.vstack([keys, np.zeros_like(keys)]), np.vstack([numbers, np.zeros_like(numbers)])
+        self._resize(place + 1)
+        self.keys[place], self.slots[place], self.labels[place] = key, slot, label
+        return place
+
+    def remove(self, place: int) -> int:
+        """Put the last key into the place of one, and say which slot that was."""
+        last = self.count - 1
+        for numbers in (self.keys, self.slots, self.labels):
+            numbers[place] = numbers[last]
+        moved = int(self.slots[place])
+        self._resize(last)
+        return moved
+
+
+def best_two(cosines: Array, label_of: Callable[[int], int]) -> tuple[int, float, float]:
+    """Find the largest of N numbers, and the largest of those with another label than that one has.
+
+    The next ones are taken in turn, since mostly one of the first few has another label, and finding a largest is an
+    order faster than looking at all labels.
+
+    Args:
+        cosines: N; some are overwritten.
+        label_of: Gives the label of a place.
+
+    Returns:
+        Where the largest is, how large it is, and the other one; −∞ where there is none.
+
+    Example:
+        >>> best_two(np.array([0.5, 0.875, 0.75, 0.25]), [2, 1, 1, 3].__getitem__)
+        (1, 0.875, 0.5)
+    """
+    best = place = int(cosines.argmax())
+    largest, label = cosines.item(best), label_of(best)
+    for _ in range(_TRIES):
+        cosines[place] = _NEVER
+        place = int(cosines.argmax())
+        other = cosines.item(place)
+        if other == _NEVER or label_of(place) != label:
+            return best, largest, other
+    for place in np.argsort(-cosines, kind="stable").tolist():
+        other = cosines.item(place)
+        if other == _NEVER or label_of(place) != label:
+            break
+    return best, largest, other
+
+
+def _at(chosen: list[tuple[int, _List]], place: int) -> tuple[int, int]:
+    """Give the slot and the label of a place in lists that were laid behind each other."""
+    for start, found in chosen:
+        if place < start + found.count:
+            break
+    return found.slots.item(place - start), found.labels.item(place - start)
+
+
+def _blocks(count: int, dimensions: int, width: int) -> Array:
+    """Make room for columns, in one piece, which the operating system maps in large pages.
+
+    Rows that lie a power of two apart would push each other out of the processor's caches.
+    """
+    stride = width + (_APART if width % 256 == 0 else 0)
+    return np.zeros((count, dimensions, stride), np.float32)[:, :, :width]
 
 
 def _distance(cosine: float) -> float:
