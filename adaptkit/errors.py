@@ -26,6 +26,10 @@ class AdaptkitError(Exception):
 
     exit_code = 2
 
+    def __str__(self) -> str:
+        # Names from a damaged file may hold what is no Unicode, and no terminal can show.
+        return super().__str__().encode(errors="backslashreplace").decode()
+
 
 class RecipeError(AdaptkitError):
     """A recipe is wrong; the message lists every problem, one a line."""

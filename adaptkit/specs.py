@@ -6,6 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, PositiveInt, model_validator
 
+MOST_ENTRIES = 10**7
+"""Of a cache: room for all of them is made when it is opened."""
+
 # The `format` of a key in the JSON schema; the recipe reader looks whether such values exist, and makes paths absolute.
 ZOO_NAME: dict[str, JsonValue] = {"format": "zoo-name"}
 FILE: dict[str, JsonValue] = {"format": "file-path"}

@@ -11,6 +11,7 @@ from pydantic import Field
 from adaptkit.conditional.base import Artifact, Conditional
 from adaptkit.conditional.perturbations import Perturbations
 from adaptkit.errors import DataError, ModelError
+from adaptkit.specs import MOST_ENTRIES
 from adaptkit.technique import Context
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ class ActivationCache(Conditional):
     """Against the original model, as a share."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """How often the bound on the drop must hold."""
-    capacity: Annotated[int, Field(ge=0)] | None = 10_000
+    capacity: Annotated[int, Field(ge=0, le=MOST_ENTRIES)] | None = 10_000
     """Answers kept at run time, at most; 0 or None for none. They are by default, since what servers are asked repeats
     and a point that saves no time is dropped; without them an answer depends on its input alone."""
     perturbations: Perturbations = Perturbations()

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from adaptkit.conditional.base import Artifact, Conditional
 from adaptkit.conditional.perturbations import Perturbations
 from adaptkit.errors import DataError
+from adaptkit.specs import MOST_ENTRIES
 from adaptkit.technique import Context
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ class ResultCache(Conditional):
     trust: Annotated[float, Field(gt=0.5, le=1)] = 0.95
     """Other answers are given where the model was asked again often enough and agreed: (agreed + 1) / (runs + 2) is at
     least this. At 1 they never are."""
-    capacity: Annotated[int, Field(ge=1)] | Popularity = 10_000
+    capacity: Annotated[int, Field(ge=1, le=MOST_ENTRIES)] | Popularity = 10_000
     """Entries at most; or how requests are spread, and the capacity with the least expected latency is taken."""
     eviction: Literal["lru", "lfu"] = "lru"
     """Which entry goes when the cache is full: the one not used for the longest time, or used least often."""

@@ -14,7 +14,7 @@ from pydantic import Field
 from adaptkit.runtime.cache_index import ExactIndex
 from adaptkit.runtime.cache_order import Eviction
 from adaptkit.runtime.cache_store import Store, confidence
-from adaptkit.runtime.manifest import Part, Positive
+from adaptkit.runtime.manifest import Capacity, Part, Positive
 from adaptkit.runtime.result import Array
 from adaptkit.runtime.result_cache import AnswerForm
 
@@ -41,7 +41,7 @@ class Entries(Part):
     ratio: Annotated[float, Field(gt=0, le=1)]
     min_confidence: Annotated[float, Field(ge=0, le=1)]
     trust: Annotated[float, Field(gt=0.5, le=1)]
-    capacity: Positive
+    capacity: Capacity
     eviction: Eviction
     ttl_seconds: Annotated[float, Field(gt=0)] | None = None
     answer: AnswerForm

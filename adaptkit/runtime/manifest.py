@@ -10,10 +10,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from adaptkit.errors import ModelError
 from adaptkit.files import write_atomically
+from adaptkit.specs import MOST_ENTRIES
 
 MANIFEST = "manifest.json"
 _MOST = 2**31 - 1
 Count = Annotated[int, Field(ge=0, le=_MOST)]
+Capacity = Annotated[int, Field(ge=1, le=MOST_ENTRIES)]
 Positive = Annotated[int, Field(ge=1, le=_MOST)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 import threading
 import time
@@ -26,7 +27,7 @@ from adaptkit.runtime.cache_order import Eviction
 from adaptkit.runtime.cache_store import Store, confidence
 from adaptkit.runtime.early_exit import Value
 from adaptkit.runtime.fits import check_fits
-from adaptkit.runtime.manifest import Manifest, Part, Positive
+from adaptkit.runtime.manifest import Capacity, Manifest, Part, Positive
 from adaptkit.runtime.members import check_alike, check_known
 from adaptkit.runtime.result import Array, Result, Runner
 from adaptkit.runtime.session import open_session
@@ -37,6 +38,7 @@ LISTS = "lists.safetensors"
 ENTRIES = "entries.cache"
 HIT, LOOK_UP = "hit", "look-up"
 BITS = 64
+_LARGEST = 2**31
 
 
 class AnswerForm(Part):
@@ -49,6 +51,12 @@ class AnswerForm(Part):
 
     dtype: Literal["float32", "float16", "float64"]
     shape: tuple[Positive, ...]
+
+    @model_validator(mode="after")
+    def _fits(self) -> AnswerForm:
+        if math.prod(self.shape) > _LARGEST:
+            raise ValueError(f"an answer of {' × '.join(map(str, self.shape))} numbers is none that could be kept")
+        return self
 
 
 class CacheManifest(Manifest):
@@ -77,7 +85,7 @@ class CacheManifest(Manifest):
     ratio: Annotated[float, Field(gt=0, le=1)]
     min_confidence: Annotated[float, Field(ge=0, le=1)]
     trust: Annotated[float, Field(gt=0.5, le=1)]
-    capacity: Positive
+    capacity: Capacity
     eviction: Eviction
     ttl_seconds: Annotated[float, Field(gt=0)] | None = None
     shadow_rate: Annotated[float, Field(ge=0, le=1)]

@@ -12,9 +12,9 @@ Holder = dict[str, Any] | list[Any]
 ODD: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2, 7, 2**31, 2**63, 2**64, 10**30, 0.5, -0.0, 1e-308, 1e308, float("nan"),
     float("inf"), float("-inf"), "", " ", "x", "0", "nan", "true", "a\nb", "\0", "\x1b[31m", "ünïcödé", "\u202e",
-    "\ud800", "𝔘" * 70, "../../../etc/passwd", "/etc/passwd", "/dev/zero", "/proc/self/mem", ".", "..", "~", "C:\\x", "a/../b",
-    "model.onnx", "${HOME}", "${NOPE}", "${", "$${", "${A:-${B}}", "re:(", "re:.*", "re:(a+)+$", "*", "[", "x" * 5000,
-    [], {}, [[]], [{}], {"": ""}, {"x": None}, [None] * 50, [0, 0], [-1], [1e308, 1e308],
+    "\ud800", "𝔘" * 70, "../../../etc/passwd", "/etc/passwd", "/dev/zero", "/proc/self/mem", ".", "..", "~", "C:\\x",
+    "a/../b", "model.onnx", "${HOME}", "${NOPE}", "${", "$${", "${A:-${B}}", "re:(", "re:.*", "re:(a+)+$", "*", "[",
+    "x" * 5000, [], {}, [[]], [{}], {"": ""}, {"x": None}, [None] * 50, [0, 0], [-1], [1e308, 1e308],
 )  # fmt: skip
 """What stands in the place of a right value."""
 _DEEP = (5, 60)
