@@ -122,8 +122,11 @@ class ExactIndex:
     def _search(self, key: Array) -> Found:
         for block, cosines in self._parts:
             key.dot(block, cosines)
-        slot, cosine, other = best_two(self._cosines[: self._used], self._labels.item)
+        slot, cosine, other = best_two(self._cosines[: self._used], self._labels.item, self._all_labels)
         return Found(slot, _distance(cosine), _distance(other))
+
+    def _all_labels(self) -> Array:
+        return self._labels[: self._used]
 
 
 class BitIndex:
@@ -227,7 +230,11 @@ class ListIndex:
                 chosen.append((start, each))
         if not chosen:
             return NONE
-        best, cosine, other = best_two(self._cosines[:end], lambda place: _at(chosen, place)[1])
+        best, cosine, other = best_two(
+            self._cosines[:end],
+            lambda place: _at(chosen, place)[1],
+            lambda: np.concatenate([each.labels for _, each in chosen]),
+        )
         return Found(_at(chosen, best)[0], _distance(cosine), _distance(other))
 
     def _nearest_lists(self, key: Array) -> list[_List]:
@@ -279,7 +286,7 @@ class _List:
         return moved
 
 
-def best_two(cosines: Array, label_of: Callable[[int], int]) -> tuple[int, float, float]:
+def best_two(cosines: Array, label_of: Callable[[int], int], labels: Callable[[], Array]) -> tuple[int, float, float]:
     """Find the largest of N numbers, and the largest of those with another label than that one has.
 
     The next ones are taken in turn, since mostly one of the first few has another label, and finding a largest is an
@@ -287,13 +294,15 @@ def best_two(cosines: Array, label_of: Callable[[int], int]) -> tuple[int, float
 
     Args:
         cosines: N; some are overwritten.
-        label_of: Gives the label of a place.
+        label_of: Gives the label of a place,
+        labels: and those of all N, which is asked for where the first few all have one.
 
     Returns:
         Where the largest is, how large it is, and the other one; −∞ where there is none.
 
     Example:
-        >>> best_two(np.array([0.5, 0.875, 0.75, 0.25]), [2, 1, 1, 3].__getitem__)
+        >>> labels = np.array([2, 1, 1, 3])
+        >>> best_two(np.array([0.5, 0.875, 0.75, 0.25]), labels.item, lambda: labels)
         (1, 0.875, 0.5)
     """
     best = place = int(cosines.argmax())
@@ -304,11 +313,8 @@ def best_two(cosines: Array, label_of: Callable[[int], int]) -> tuple[int, float
         other = cosines.item(place)
         if other == _NEVER or label_of(place) != label:
             return best, largest, other
-    for place in np.argsort(-cosines, kind="stable").tolist():
-        other = cosines.item(place)
-        if other == _NEVER or label_of(place) != label:
-            break
-    return best, largest, other
+    cosines[labels() == label] = _NEVER
+    return best, largest, float(cosines.max())
 
 
 def _at(chosen: list[tuple[int, _List]], place: int) -> tuple[int, int]:

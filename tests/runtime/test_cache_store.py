@@ -15,7 +15,7 @@ from scipy.stats import beta
 
 from adaptkit.errors import DataError, RunFolderError
 from adaptkit.runtime.cache_file import read_entries, write_entries
-from adaptkit.runtime.cache_index import NOTHING, BitIndex, ExactIndex, ListIndex, nearest
+from adaptkit.runtime.cache_index import NOTHING, BitIndex, ExactIndex, ListIndex, best_two, nearest
 from adaptkit.runtime.cache_order import LeastFrequent, LeastRecent
 from adaptkit.runtime.cache_store import Store, runs_to_trust, trusted
 
@@ -108,6 +108,34 @@ def test_indexes_find_what_a_loop_finds(kind, steps, seed):
     assert np.array_equal(
         index.keys_of(slots), np.array([stored[s][0] for s in slots.tolist()]).reshape(index.keys_of(slots).shape)
     )
+
+
+@given(
+    cosines=st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=60),
+    labels=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+def test_the_best_two_are_those_of_a_sort(cosines, labels, seed):
+    """With one label, or few others, the largest ones all have one, and all labels are looked at."""
+    given_labels = np.random.default_rng(seed).integers(0, labels, len(cosines)) // 2
+    place, largest, other = best_two(np.array(cosines, np.float32), given_labels.item, lambda: given_labels)
+    assert place == cosines.index(max(cosines))
+    assert largest == max(cosines)
+    others = [c for c, label in zip(cosines, given_labels, strict=True) if label != given_labels[place]]
+    assert other == max(others, default=-np.inf)
+
+
+def test_keys_in_several_blocks():
+    rng, dimensions, count = np.random.default_rng(0), 8192, 60
+    keys, index = unit(rng, count, dimensions), ExactIndex(count, dimensions)
+    for slot in rng.permutation(count).tolist():
+        index.add(slot, keys[slot], slot % 2)
+    found = index.search(keys)
+    assert [each.slot for each in found] == list(range(count))
+    cosines = keys @ keys.T
+    for slot, each in enumerate(found):
+        assert each.other == pytest.approx(1 - cosines[slot, (slot + 1) % 2 :: 2].max(), abs=1e-5)
+    assert np.array_equal(index.keys_of(np.array([59, 0])), keys[[59, 0]])
 
 
 def make(capacity=3, dimensions=4, clock=time.time, **settings):
