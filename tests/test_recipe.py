@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import time
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,10 @@ steps:
         ('lock: {a: "\\ud800"}', "r.yaml:9: lock.a: '\\ud800' is not valid Unicode"),
         ("lock: &a {b: *a}", "r.yaml:1: nested too deeply or too large; does an anchor contain itself?"),
         ("lock: " + "[" * 3000, "r.yaml:1: nested too deeply or too large"),
+        ("lock: " + "x" * 20_000, "r.yaml:1: too long: more than 20,000 characters"),
+        ("seed: 0x" + "f" * 300, "r.yaml:9: seed: cannot read '0xfff"),
+        ("seed: " + "9" * 5000, "r.yaml:9: seed: cannot read '999"),
+        ('"\\ud800": 1', r"r.yaml:9: the key '\ud800' is not valid Unicode"),
     ],
 )
 def test_one_mistake_gives_one_line(line, message):
@@ -343,6 +348,32 @@ def test_overrides():
         Distill(epochs=3),
     )
     assert (recipe.gates.min_speedup, recipe.seed) == (2, 1)
+
+
+def test_an_override_of_steps_that_are_no_list():
+    found = problems("version: 1\nsteps: {}", "steps..x=1")
+    assert any("steps: expected a list, each entry starting with a dash" in line for line in found)
+
+
+def test_openings_of_variables_are_gone_through_once():
+    """Each was tried to the end of the text, which took minutes."""
+    started = time.process_time()
+    assert any("cannot read '${'" in line for line in problems("x: '" + "${" * 9000 + "'"))
+    assert time.process_time() - started < 5
+
+
+def test_braces_are_not_read_deeper_than_a_recipe_goes():
+    started = time.process_time()
+    assert any("nested too deeply" in line for line in problems("[" * 19_000))
+    assert time.process_time() - started < 5
+
+
+def test_a_file_of_any_size_is_not_read_to_its_end(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_bytes(b"#" * 80_001)
+    for endless in (path, Path("/dev/zero")):
+        with pytest.raises(RecipeError, match="not a recipe: it has over 80,000 bytes"):
+            read_recipe(endless)
 
 
 def test_an_override_may_replace_a_step_a_section_or_a_list_entry():

@@ -3,6 +3,7 @@ import multiprocessing
 import pytest
 
 from adaptkit.errors import RunFolderError
+from adaptkit.lock import compare
 from adaptkit.report.schema import Ratio
 from adaptkit.run_dir import LOCK, REPORT, open_run
 
@@ -57,6 +58,27 @@ def test_unfinished_files_of_a_killed_process_are_swept(tmp_path):
     (tmp_path / ".model.onnx.abc.part").write_text("half")
     with open_run(tmp_path, resume=False):
         assert not list(tmp_path.glob("*.part")) + list(tmp_path.glob(".*.part"))
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"[]", b"{}", b'{"ratio": {"median": "x"}}', b"[" * 100_000])
+def test_what_a_step_or_a_run_left_is_damaged(tmp_path, content):
+    with open_run(tmp_path, resume=False) as folder:
+        step = folder.step(1, "prune.structured")
+        (step.make() / "done.json").write_bytes(content)
+        (tmp_path / REPORT).write_bytes(content)
+        with pytest.raises(RunFolderError, match=r"done\.json is damaged: run the recipe again, in another folder"):
+            step.read_done(Ratio, "ratio")
+        with pytest.raises(RunFolderError, match=r"report\.json is damaged"):
+            folder.read_report()
+
+
+def test_a_lock_that_is_no_text_or_lists_no_packages(tmp_path):
+    with open_run(tmp_path, resume=False) as folder:
+        (tmp_path / LOCK).write_bytes(b"\xff")
+        with pytest.raises(RunFolderError, match=r"recipe\.lock\.yaml is damaged"):
+            folder.read_lock()
+    with pytest.raises(RunFolderError, match=r"lock\.packages is no mapping of names to versions: start a new run"):
+        compare({"packages": [1]}, {"packages": {}, "cpu": "", "threads": 1})
 
 
 def test_a_step_counts_once_marked(tmp_path):

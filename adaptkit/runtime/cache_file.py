@@ -53,6 +53,8 @@ def read_entries(path: Path, version: str) -> dict[str, Array]:
         >>> read_entries(path, "ab")["uses"].tolist()
         [0, 1]
     """
+    if path.exists() and not path.is_file():  # such as /dev/zero, which has no end
+        raise DataError(f"{path} holds no entries of a cache: it is no file")
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from adaptkit.errors import ModelError
+from adaptkit.errors import ModelError, RunFolderError
 from adaptkit.export.files import file_bytes, read_model
 from adaptkit.export.onnx import export_onnx
 from adaptkit.profiling.activations import file_peak_activation_bytes
 from adaptkit.profiling.graph import file_cost
 from adaptkit.profiling.inputs import random_feeds
+from adaptkit.profiling.kernels import _events
 from adaptkit.profiling.latency import measure
 from adaptkit.profiling.memory import peak_memory
 from adaptkit.profiling.parameters import graph_constants
@@ -178,6 +179,33 @@ def test_sparse_constants_that_do_not_fit(tmp_path, dims, places):
     onnx.save(proto, tmp_path / "model.onnx")
     with pytest.raises(ModelError, match=r"is damaged, its constants do not fit"):
         read_model(tmp_path / "model.onnx")
+
+
+def test_a_profile_that_onnx_runtime_could_not_write(tmp_path):
+    """As on a full disk: ONNX Runtime says nothing, and the file ends somewhere."""
+    for path, content in ((tmp_path / "half.json", '[{"name": '), (tmp_path / "none.json", None)):
+        if content:
+            path.write_text(content)
+        with pytest.raises(RunFolderError, match=r"could not write its profile into .*: free some space there"):
+            _events(path)
+
+
+def test_names_that_are_no_text(tmp_path):
+    proto = model([PRODUCT], [numpy_helper.from_array(np.ones((4, 3), np.float32), "w")])
+    proto.graph.node[0].name = "named"
+    (tmp_path / "model.onnx").write_bytes(proto.SerializeToString().replace(b"named", b"\xff\xfe\xfd\xfc\xfb"))
+    with pytest.raises(ModelError, match="is damaged, names in it are no text: export or copy it again"):
+        read_model(tmp_path / "model.onnx")
+
+
+def test_a_file_that_opens_and_cannot_run(tmp_path):
+    wrong = numpy_helper.from_array(np.array([7, 11]), "wrong")
+    weight = numpy_helper.from_array(np.ones((11, 3), np.float32), "w")
+    nodes = [helper.make_node("Reshape", ["x", "wrong"], ["r"]), helper.make_node("MatMul", ["r", "w"], ["y"])]
+    onnx.save(model(nodes, [wrong, weight]), tmp_path / "model.onnx")
+    for run in (lambda path: measure([path]), file_cost):
+        with pytest.raises(ModelError, match=r"ONNX Runtime cannot run the model: .*Give inputs of the shape"):
+            run(tmp_path / "model.onnx")
 
 
 def test_a_file_over_2_gb_is_not_even_read(tmp_path):
