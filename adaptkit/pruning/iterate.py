@@ -15,7 +15,8 @@ from adaptkit.pruning import importance, importance_data
 from adaptkit.pruning.channels import ChannelGraph, dependency_groups, remove
 from adaptkit.pruning.costs import cost_of, latency_cost
 from adaptkit.pruning.group_lasso import with_group_lasso
-from adaptkit.pruning.groups import Group
+from adaptkit.pruning.groups import Group, Selection
+from adaptkit.pruning.reconstruct import FEWEST, kept_outputs, outputs_before, reconstruct
 from adaptkit.pruning.select import Candidate, Choice, Cost, candidate, choose
 from adaptkit.pruning.sensitivity import Sensitivity
 from adaptkit.surgery import find_modules
@@ -72,6 +73,8 @@ def _require_data(settings: StructuredPruning, context: Context) -> None:
         raise DataError(f"importance: {settings.importance} needs calibration data; give some, or use group_l2")
     if settings.ranking == "sensitivity" and context.calibration is None:
         raise DataError("ranking: sensitivity needs calibration data; give some, or use global")
+    if settings.reconstruct and context.calibration is None:
+        raise DataError("reconstruct needs calibration data; give some, or leave it out")
     if settings.sparse_epochs > 0 and context.train is None:
         raise DataError("sparse_epochs needs training data; give some, or set sparse_epochs: 0")
     if settings.recovery_epochs > 0 and context.train is None:
@@ -108,7 +111,23 @@ def _iteration(run: _Run, model: nn.Module, number: int) -> None:
         return
     choice = _choose(run, model, graph, open_groups, cost, share)
     _remember(run, graph, open_groups, choice)
-    remove(model, graph, {n: units for n, units in zip(open_groups, choice.removed, strict=True) if units})
+    _cut(run, model, graph, {n: units for n, units in zip(open_groups, choice.removed, strict=True) if units})
+
+
+def _cut(run: _Run, model: nn.Module, graph: ChannelGraph, selection: Selection) -> None:
+    """Remove the units, and refit what is left where that is asked for."""
+    if not run.settings.reconstruct:
+        remove(model, graph, selection)
+        return
+    assert run.context.calibration is not None
+    before = outputs_before(model, run.context.calibration)
+    remove(model, graph, selection)
+    if before is None:
+        run.context.notes.append(
+            f"nothing reconstructed: that takes at least {FEWEST} calibration samples of one tensor"
+        )
+    else:
+        run.context.notes.append(reconstruct(model, before, kept_outputs(graph, selection, before.outputs)))
 
 
 def _targets(settings: StructuredPruning, model: nn.Module) -> dict[str, bool]:

@@ -31,16 +31,17 @@ class StructuredPruning(Technique):
     importance to say which units of a group go first, and asks calibration data how many: L(g, n) is the loss with n
     units of group g left, and the group is cut next whose loss rises least for the cost it saves. The loss is measured
     with all other groups whole, and once more with the others cut as was chosen; the better choice counts. That takes
-    up to 18 passes over 256 samples for each group. With `sparse_epochs`, group lasso first drives whole
-    units towards zero.
+    up to 18 passes over 256 samples for each group. `reconstruct` gives each layer, in the order in which they run, the
+    weights of least Σ ‖y − W x‖² + λ ‖W − W₀‖²: y is what it gave before the cut, x what it is given now, W₀ what the
+    cut has left. With `sparse_epochs`, group lasso first drives whole units towards zero.
 
     Sources: Fang et al. 2023, "DepGraph"; Fang et al. 2024, "Isomorphic pruning for vision models"; Li et al. 2017,
     "Pruning filters for efficient convnets" (l1; sensitivity in section 3.2); Liu et al. 2017, "Network slimming"
     (bn_scale); He et al. 2019, "Filter pruning via geometric median" (fpgm); Lee et al. 2021, "Layer-adaptive sparsity
     for the magnitude-based pruning" (lamp); Molchanov et al. 2019, "Importance estimation for neural network pruning"
     (taylor); LeCun et al. 1990, "Optimal brain damage" (obd); Molchanov et al. 2017, "Pruning convolutional neural
-    networks for resource efficient inference" (activation); Wen et al. 2016, "Learning structured sparsity in deep
-    neural networks".
+    networks for resource efficient inference" (activation); He et al. 2017, "Channel pruning for accelerating very
+    deep neural networks" (reconstruct); Wen et al. 2016, "Learning structured sparsity in deep neural networks".
 
     Raises:
         TargetError: Even the narrowest model that the settings allow costs more than the target.
@@ -77,6 +78,11 @@ class StructuredPruning(Technique):
         8, description="Channels that stay are a multiple of this, or of a quarter of the layer where that is less."
     )
     min_channels: Annotated[int, Field(ge=1)] = Field(4, description="Channels that stay at least, where there are.")
+    reconstruct: bool = Field(
+        False,
+        description="Refit layers after the cut by least squares to what they gave before, on calibration data; for "
+        "models that are not trained afterwards.",
+    )
     iterations: Annotated[int, Field(ge=1)] = Field(1, description="Steps in which the target is approached.")
     sparse_epochs: Annotated[float, Field(ge=0)] = Field(
         0.0, description="Epochs of training with group lasso before the first cut; needs training data."
