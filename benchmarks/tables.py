@@ -22,6 +22,7 @@ from benchmarks.tables_conditional import (
     selector,
 )
 from benchmarks.tables_coverage import coverage, coverage_peer
+from benchmarks.tables_fuzz import fuzz
 
 
 def main_job() -> str:
@@ -253,6 +254,7 @@ TABLES = {
     "cascade": cascade,
     "selector": selector,
     "scale": scale,
+    "fuzz": fuzz,
 }
 
 

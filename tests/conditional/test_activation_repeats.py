@@ -290,7 +290,7 @@ def test_a_memory_that_saves_no_time_is_dropped_and_named(network, context, monk
         ({"ratio": 0}, r"is wrong at stages\.0\.entries\.ratio"),
         ({"capacity": 0}, r"is wrong at stages\.0\.entries\.capacity"),
         ({"dimensions": 3}, r"0\.onnx does not give .* as tensor\(float\) of \[3\], which the entries of"),
-        ({"key": "other"}, "does not give other as"),
+        ({"key": "other"}, "does not give .other., which its manifest names"),
         ({"answer": {"dtype": "float32", "shape": [9]}}, r"does not give .* as tensor\(float\) of \[9\]"),
         ({"answer": {"dtype": "float16", "shape": [10]}}, r"does not give .* as tensor\(float16\) of \[10\]"),
     ],
