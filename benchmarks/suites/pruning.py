@@ -57,6 +57,9 @@ def _pruners(place: Place, data: Data) -> dict[str, Pruner]:
     found: dict[str, Pruner] = {
         "adaptkit, global": _ours(data, lambda share: StructuredPruning(macs=share)),
         "adaptkit, sensitivity": _ours(data, lambda share: _by_sensitivity(macs=share)),
+        "adaptkit, sensitivity, steps of 8": _ours(
+            data, lambda share: StructuredPruning(macs=share, ranking="sensitivity", round_to=ROUND_TO)
+        ),
         "adaptkit, sensitivity, a target in time": _ours(data, lambda _: _by_sensitivity(latency=LATENCY)),
     }
     found["NNI-style one-shot, L1 by layer"] = layer_by_layer
