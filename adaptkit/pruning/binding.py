@@ -54,7 +54,7 @@ class Family:
 
 @dataclass
 class Search:
-    """Tries until a rehearsal that removes one unit of every group goes well; what cannot follow is frozen.
+    """Tries until rehearsals that remove one unit of every group, or of some, go well; what cannot follow is frozen.
 
     Args:
         model: Left as it was.
@@ -78,15 +78,32 @@ class Search:
         while True:
             if not units.groups:
                 return units
-            failure = self._rehearse(units, range(len(units.groups)))
+            groups, failure = self._first_failure(units)
             if failure is None:
                 return units
             family = self._blamed(failure.path)
             if family is None:
-                self._freeze_culprit(units, failure)
+                self._freeze_culprit(units, failure, groups)
             elif not self._next(family, failure):
                 self._give_up(family, units)
             units = build_groups(self.trace.sets, self.tensors, outputs)
+
+    def _first_failure(self, units: Units) -> tuple[Sequence[int], Failure | None]:
+        """Remove one unit of every group, then of those whose number has a certain bit.
+
+        A forward that divides channels by heads follows while both are cut alike: each two groups must be tried apart,
+        for which as many cuts are enough as their numbers have bits. Without attributes there is nothing to divide.
+        """
+        everything = range(len(units.groups))
+        cuts: list[Sequence[int]] = [everything]
+        if self.bindings:
+            bits = range((len(units.groups) - 1).bit_length())
+            cuts += [[number for number in everything if number >> bit & 1] for bit in bits]
+        for cut in cuts:
+            failure = self._rehearse(units, cut)
+            if failure is not None:
+                return cut, failure
+        return everything, None
 
     def _rehearse(self, units: Units, groups: Sequence[int]) -> Failure | None:
         removed = units.removed({number: [0] for number in groups})
@@ -223,9 +240,9 @@ class Search:
                 more = " …" if len(touched) > 3 else ""
                 self.trace.note(f"{family.name} does not follow a change of {labels}{more}: left alone")
 
-    def _freeze_culprit(self, units: Units, failure: Failure) -> None:
-        """Find the groups at fault by halving, and freeze them."""
-        suspects = list(range(len(units.groups)))
+    def _freeze_culprit(self, units: Units, failure: Failure, groups: Sequence[int]) -> None:
+        """Find the groups at fault among those that were cut by halving, and freeze them."""
+        suspects = list(groups)
         while len(suspects) > 1:
             half = len(suspects) // 2
             halves = (suspects[:half], suspects[half:])

@@ -114,13 +114,16 @@ def test_pruning_compares_the_most_accurate_and_then_the_fastest_as_good():
         "adaptkit, c": way(0.80, 1.9, 40),
         "peer, large": way(0.89, 1.2, 57.5),
         "peer, small": way(0.81, 1.5, 50),
+        "peer, fast": way(0.80, 1.8, 50),
         "peer, broken": {"failed": "so"},
     }
     figures = {"ways": ways, "share": 0.5, "epochs": 1, "coverage": None}
     top, speed = pruning.verdicts(figures)
     assert (top.ours, top.theirs, top.peer) == ("85.00 %", "81.00 %", "peer, small")
-    assert (speed.ours, speed.theirs) == ("1.70 × faster, 82.00 %", "1.50 × faster, 81.00 %")
-    del ways["peer, small"]
+    assert (speed.ours, speed.theirs) == ("1.90 × faster, 80.00 %", "1.80 × faster, 80.00 %")
+    ways["adaptkit, c"]["accuracy"] = 0.79
+    assert pruning.verdicts(figures)[1].outcome == "worse"
+    del ways["peer, small"], ways["peer, fast"]
     assert pruning.verdicts(figures) == []
 
 

@@ -1,5 +1,6 @@
 """The engine on small members of torchvision's families, those included that other tools need exceptions for."""
 
+import copy
 from functools import partial
 
 import pytest
@@ -49,3 +50,15 @@ def test_half_of_every_group_goes(family: str):
         torch.testing.assert_close(got, want, rtol=1e-7, atol=1e-9)
     assert sum(p.numel() for p in model.parameters()) < 0.6 * before
     model.train()(*inputs).square().sum().backward()
+
+
+@pytest.mark.parametrize("family", ["swin", "swin_v2", "maxvit"])
+def test_every_group_can_be_cut_alone(family: str):
+    """Attention that divides channels by heads follows where both are cut alike: what only seems to, must be tied."""
+    torch.manual_seed(0)
+    model: nn.Module = FAMILIES[family]().eval()
+    inputs = (torch.randn(2, 3, 32, 32),)
+    graph = dependency_groups(model, inputs)
+    for number in range(len(graph.groups)):
+        small = remove(copy.deepcopy(model), graph, {number: [0]})
+        assert small(*inputs).shape == (2, 5)
