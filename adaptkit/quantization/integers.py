@@ -102,11 +102,11 @@ class IntegerOperation(nn.Module):
 
     def integers(self, *values: Tensor) -> Tensor:
         """Compute what the runtime computes."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} defines no integers()")
 
     def floats(self, *values: Tensor) -> Tensor:
         """Compute the same without rounding."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} defines no floats()")
 
 
 class IntegerLayer(IntegerOperation):

@@ -65,24 +65,25 @@ def same(found: torch.Tensor, kernels: np.ndarray, grid: Grid) -> bool:
     return torch.equal(found, values(kernels, grid))
 
 
+def assert_all_pairs(operation: type, kind: str, grids: tuple[Grid, Grid], result: Grid) -> None:
+    x, y = all_pairs()
+    found = operation(grids, result)(values(x, grids[0]), values(y, grids[1]))
+    inputs = [x, *parameters(grids[0]), y, *parameters(grids[1]), *parameters(result)]
+    assert same(found, kernel(kind, "com.microsoft", inputs), result)
+
+
 @FEW
 @given(scales, scales, st.floats(0.2, 1.5), zeros, zeros, zeros)
 def test_sums_of_all_pairs(a, b, part, zero_a, zero_b, zero_y):
-    x, y = all_pairs()
-    grids, result = (unsigned(a, zero_a), unsigned(b, zero_b)), unsigned((a + b) * part, zero_y)
-    found = IntegerSum(grids, result)(values(x, grids[0]), values(y, grids[1]))
-    inputs = [x, *parameters(grids[0]), y, *parameters(grids[1]), *parameters(result)]
-    assert same(found, kernel("QLinearAdd", "com.microsoft", inputs), result)
+    grids = unsigned(a, zero_a), unsigned(b, zero_b)
+    assert_all_pairs(IntegerSum, "QLinearAdd", grids, unsigned((a + b) * part, zero_y))
 
 
 @FEW
 @given(scales, scales, st.floats(20, 300), zeros, zeros, zeros)
 def test_products_of_all_pairs(a, b, part, zero_a, zero_b, zero_y):
-    x, y = all_pairs()
-    grids, result = (unsigned(a, zero_a), unsigned(b, zero_b)), unsigned(a * b * part, zero_y)
-    found = IntegerProduct(grids, result)(values(x, grids[0]), values(y, grids[1]))
-    inputs = [x, *parameters(grids[0]), y, *parameters(grids[1]), *parameters(result)]
-    assert same(found, kernel("QLinearMul", "com.microsoft", inputs), result)
+    grids = unsigned(a, zero_a), unsigned(b, zero_b)
+    assert_all_pairs(IntegerProduct, "QLinearMul", grids, unsigned(a * b * part, zero_y))
 
 
 @FEW
