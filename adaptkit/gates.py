@@ -9,7 +9,8 @@ from adaptkit.specs import GateSpec
 def judge(spec: GateSpec, baseline: Figures, final: Figures) -> list[Gate]:
     """Hold the final figures against every gate that is set.
 
-    `max_accuracy_drop` is baseline accuracy minus final accuracy on the test split, as a share; `min_speedup` and
+    `max_accuracy_drop` is baseline accuracy minus final accuracy on the test split, as a share, and `max_r2_drop` the
+    same of R²; `min_speedup` and
     `max_latency_ms` look at the first thread count and batch size of the profile. Of a conditional model they judge
     means over real samples.
 
@@ -26,10 +27,10 @@ def judge(spec: GateSpec, baseline: Figures, final: Figures) -> list[Gate]:
 
 def _judged(spec: GateSpec, baseline: Figures, final: Figures) -> Iterator[Gate]:
     first = next(iter(final.latency_ms))
-    if spec.max_accuracy_drop is not None:
-        # Rounded, so that 0.9 - 0.89 is not more than 0.01.
-        drop = round((baseline.accuracy or 0.0) - (final.accuracy or 0.0), 9)
-        yield _at_most("max_accuracy_drop", spec.max_accuracy_drop, drop)
+    for name, limit in (("max_accuracy_drop", spec.max_accuracy_drop), ("max_r2_drop", spec.max_r2_drop)):
+        if limit is not None:
+            # Rounded, so that 0.9 - 0.89 is not more than 0.01.
+            yield _at_most(name, limit, round((baseline.score or 0.0) - (final.score or 0.0), 9))
     if spec.min_speedup is not None:
         found = final.speedup[first].median
         yield Gate(name="min_speedup", limit=spec.min_speedup, found=found, passed=found >= spec.min_speedup)

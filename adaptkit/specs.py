@@ -113,7 +113,9 @@ class ExportSpec(Section):
         1e-3, description="Largest relative error of a float export, at any layer."
     )
     min_agreement: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.98, description="Smallest share of test samples with the same top-1 class in the file and in PyTorch."
+        0.98,
+        description="Smallest share of test samples with the same top-1 class in the file and in PyTorch; of a number, "
+        "with one within a twentieth of the standard deviation.",
     )
 
 
@@ -133,6 +135,9 @@ class GateSpec(Section):
 
     max_accuracy_drop: Annotated[float, Field(ge=0, le=1)] | None = Field(
         None, description="Test accuracy lost, as a share: 0.01 is one point."
+    )
+    max_r2_drop: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="R² lost over the test split, where targets are numbers: 0.01 is one point."
     )
     min_speedup: Annotated[float, Field(gt=0)] | None = Field(
         None,

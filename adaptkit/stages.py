@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adaptkit import gates, lock, wrapping
+from adaptkit import gates, lock, tasks, wrapping
 from adaptkit.errors import RecipeError
 from adaptkit.export.onnx import export_onnx
 from adaptkit.export.sparse_notes import sparse_notes
@@ -22,9 +22,8 @@ from adaptkit.loading.data import Data, check_fits, load_data
 from adaptkit.loading.models import load_model
 from adaptkit.loading.saved import float_model, load, save
 from adaptkit.metrics.curve import Curve
-from adaptkit.metrics.file import Collector, PathAccuracy, file_accuracy, path_accuracy
+from adaptkit.metrics.file import Collector, PathAccuracy, Score, compare_scores, figures_of, score
 from adaptkit.metrics.measured import Outputs
-from adaptkit.metrics.paired import compare_hits
 from adaptkit.metrics.registry import METRICS
 from adaptkit.order import order_problems
 from adaptkit.profiling.epr import epr
@@ -74,7 +73,7 @@ class Run:
         beside = Path(recipe.folder or "")
         bar = TerminalProgress("reading images") if progress else None
         data = load_data(recipe.data, recipe.seed, beside, bar)
-        original = load_model(recipe.model, data.num_classes, beside)
+        original = load_model(recipe.model, data.num_outputs, beside)
         outputs = check_fits(data, original)
         facts = lock.facts(recipe, original, data.sha256)
         run = cls(recipe, folder, original, data, facts, show, progress)
@@ -134,16 +133,16 @@ class Run:
     ) -> Report:
         """Read the test split for the baseline and the steps, and write report.json and report.html."""
         first, last = self.folder.path / "baseline.onnx", self.plain_file()
+        baseline, original = self._tested_baseline(baseline, first)
         seen = [self._step_answers(index) for index, _ in enumerate(steps, start=1)]
         tested = [
-            step.model_copy(update={"figures": self._tested(step.figures, own.accuracy)})
+            step.model_copy(update={"figures": self._tested(step.figures, own)})
             for step, own in zip(steps, seen, strict=True)
         ]
-        final = self._tested(tested[-1].figures if tested else baseline, certificate.accuracy_onnx)
+        final = self._tested(tested[-1].figures if tested else baseline, seen[-1] if seen else original)
         final, before = self._side_by_side(final, certificate)
         metrics = certificate.metrics | self._studied(self.folder.path if self.recipe.conditional else last, model)
         final = final.model_copy(update={"metrics": metrics, "calibration": certificate.calibration})
-        baseline, original = self._tested_baseline(baseline, first)
         baseline = baseline.model_copy(update={"latency_ms": before})
         table = layer_table(self.original, model, self.example(), first, last)
         report = Report(
@@ -153,7 +152,7 @@ class Run:
             final=final,
             gates=gates.judge(self.recipe.gates, baseline, final),
             certificate=certificate,
-            against_baseline=compare_hits(original.hits, (seen[-1] if seen else original).hits),
+            **compare_scores(original, seen[-1] if seen else original),
             layers=table.layers,
             uncounted_ops=list(table.uncounted_ops),
             epr_alpha=self.recipe.profile.epr_alpha,
@@ -210,6 +209,7 @@ class Run:
         for index, problem in sorted(wrapping.problems(self.recipe, self.original)):
             lines.append(f"conditional.{index}.{entries[index].name}: {problem}")
         lines += [f"metrics.{index}: {problem}" for index, problem in self._unmeasurable(outputs)]
+        lines += tasks.problems(self.recipe, self.data.has_numbers)
         if lines:
             raise RecipeError(lines)
 
@@ -253,8 +253,8 @@ class Run:
 
     def _figures(self, model: nn.Module, path: Path) -> Figures:
         measured = figures(model, self.example(), path, self.folder.path / "baseline.onnx", self.recipe.profile)
-        accuracy = file_accuracy(path, self.data.validation)
-        return measured.model_copy(update={"validation_accuracy": accuracy})
+        seen = score(AdaptedModel.load(path), self.data.validation)
+        return measured.model_copy(update=figures_of(seen, "validation_"))
 
     def _take_last_file(self, model: nn.Module) -> None:
         """The file of the last step is the result; exporting it again would give the same bytes a second time."""
@@ -264,21 +264,25 @@ class Run:
         for file in self.plain_file().parent.glob("model.onnx*"):
             self.folder.write(file.name, file.read_bytes())
 
-    def _tested(self, measured: Figures, accuracy: float) -> Figures:
-        samples = self.data.test.num_samples
-        wrong = samples - round(accuracy * samples)
-        value = epr(wrong, samples, measured.energy_mj, self.recipe.profile.epr_alpha)
-        return measured.model_copy(update={"accuracy": accuracy, "epr": value})
+    def _tested(self, measured: Figures, seen: Score) -> Figures:
+        return measured.model_copy(update={**figures_of(seen), "epr": self._epr(measured, seen)})
 
-    def _tested_baseline(self, measured: Figures, path: Path) -> tuple[Figures, PathAccuracy]:
+    def _epr(self, measured: Figures, seen: Score) -> float | None:
+        """EPR weighs wrong answers, and a number is never right."""
+        if not isinstance(seen, PathAccuracy):
+            return None
+        wrong = seen.samples - sum(seen.right)
+        return epr(wrong, seen.samples, measured.energy_mj, self.recipe.profile.epr_alpha)
+
+    def _tested_baseline(self, measured: Figures, path: Path) -> tuple[Figures, Score]:
         outputs, curve = Outputs(), Curve()
         names = metrics_of(self.recipe.metrics)
         collectors: list[Collector] = [curve, outputs] if names else [curve]
-        seen = path_accuracy(AdaptedModel.load(path), self.data.test, *collectors)
+        seen = score(AdaptedModel.load(path), self.data.test, *collectors)
         metrics = outputs.measure(names, strict=False) if names else {}
         metrics |= self._studied(path, self.original)
         found = {"metrics": metrics, "calibration": curve.bins()}
-        return self._tested(measured, seen.accuracy).model_copy(update=found), seen
+        return self._tested(measured, seen).model_copy(update=found), seen
 
     def baseline_figures(self) -> Figures:
         """Give what was measured of the model before any step."""
@@ -294,13 +298,13 @@ class Run:
         measured = {"latency_ms": after.latency_ms, "speedup": after.speedup}
         return final.model_copy(update=measured), before.latency_ms
 
-    def _step_answers(self, index: int) -> PathAccuracy:
+    def _step_answers(self, index: int) -> Score:
         steps = self.recipe.steps
         if index <= len(steps):
             path = self.folder.step(index, steps[index - 1].name).path / "model.onnx"
         else:
             path = wrapping.step_folder(self, index - len(steps) - 1).path / wrapping.ARTIFACT
-        return path_accuracy(AdaptedModel.load(path), self.data.test)
+        return score(AdaptedModel.load(path), self.data.test)
 
     def example(self) -> tuple[Tensor, ...]:
         """Give the inputs of one call: two calibration samples."""

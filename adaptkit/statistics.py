@@ -7,12 +7,12 @@ from itertools import islice
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from adaptkit.loading.batches import Batch, as_batches
 from adaptkit.metrics.task import first_output
 from adaptkit.modes import evaluating
 from adaptkit.technique import Context
+from adaptkit.training.losses import are_numbers, target_loss
 
 _BATCHES = 16
 _FEWEST = 64
@@ -32,7 +32,7 @@ def renew_statistics(model: nn.Module, context: Context) -> None:
 
     Args:
         model: Changed in place.
-        context: Calibration data, the loss (cross entropy for class numbers where None), and the notes.
+        context: Calibration data, the loss (`losses.target_loss` where None), and the notes.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(1, 2), nn.BatchNorm1d(2))
@@ -48,7 +48,7 @@ def renew_statistics(model: nn.Module, context: Context) -> None:
     if not norms or context.calibration is None or len(context.example_inputs) > 1:
         return
     batches = list(islice(as_batches(context.calibration), _BATCHES))
-    loss = context.loss or (F.cross_entropy if all(_are_classes(y) for _, y in batches) else None)
+    loss = context.loss or (target_loss if all(_are_known(y) for _, y in batches) else None)
     samples = sum(len(y) for _, y in batches)
     if loss is None or samples < _FEWEST:
         return
@@ -67,8 +67,9 @@ def renew_statistics(model: nn.Module, context: Context) -> None:
             norm.get_buffer(name).copy_(value)
 
 
-def _are_classes(y: Tensor) -> bool:
-    return y.ndim == 1 and not y.is_floating_point()
+def _are_known(y: Tensor) -> bool:
+    """Whether targets are class numbers or numbers."""
+    return are_numbers(y) or (y.ndim == 1 and not y.is_floating_point())
 
 
 @torch.no_grad()

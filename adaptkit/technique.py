@@ -37,6 +37,8 @@ class Technique(BaseModel):
     """The context fields that must be there: "train", "calibration", "validation", "teacher"."""
     leaves: ClassVar[frozenset[Form]] = frozenset()
     """What the model has become afterwards, and stays."""
+    of_classes: ClassVar[bool] = False
+    """Whether it works on scores of classes only, so that a model which gives a number does not fit."""
     refuses: ClassVar[Mapping[Form, str]] = {
         "quantized": "it works on float weights, and the integers would not follow"
     }
@@ -64,7 +66,7 @@ class Context:
         calibration: Data for statistics (ranges, Taylor importance, block ranking); for ranges of models of several
             inputs, x is a tuple of them.
         test: Never read by a technique.
-        loss: Maps (output, target) to a scalar; cross entropy where None.
+        loss: Maps (output, target) to a scalar; `training.losses.target_loss` where None.
         metric: Maps (output, target) to a score, higher is better; top-1 accuracy where None.
         teacher: The model to distil from.
         seed: Every random choice derives from it.

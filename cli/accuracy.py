@@ -1,4 +1,4 @@
-"""Accuracy of models on data the user names."""
+"""How well models do on data the user names."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,25 +6,25 @@ from typing import TYPE_CHECKING
 from .artifact import samples_for
 
 if TYPE_CHECKING:
-    from adaptkit.metrics.file import PathAccuracy
+    from adaptkit.metrics.file import PathAccuracy, Score
     from adaptkit.metrics.measured import Outputs
 
 
-def accuracy_on(path: Path, data: str) -> "PathAccuracy":
-    """Measure the accuracy of a model over the test split of the data, by the way that samples took.
+def score_on(path: Path, data: str) -> "Score":
+    """Measure accuracy by the way that samples took, or R², over the test split of the data.
 
     Args:
         path: A file or folder.
         data: As `--data` takes it.
     """
-    from adaptkit.metrics.file import path_accuracy
+    from adaptkit.metrics.file import score
     from adaptkit.runtime import AdaptedModel
 
-    return path_accuracy(AdaptedModel.load(path), samples_for(path, data))
+    return score(AdaptedModel.load(path), samples_for(path, data))
 
 
 def answers_on(path: Path, data: str) -> "tuple[PathAccuracy | None, Outputs]":
-    """Do the same, and keep the answers; a model that gives numbers and no classes has no accuracy.
+    """Measure the accuracy, and keep the answers; a model that gives numbers and no classes has none.
 
     Args:
         path: A file or folder.

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from adaptkit.report.schema import Contender, SideBySide
     from adaptkit.specs import ProfileSpec
 
+    Answers = tuple[PathAccuracy | None, Outputs]
+
 
 @click.command(
     epilog=example("adaptkit compare runs/digits-edge/baseline.onnx runs/digits-edge --data digits --html pareto.html"),
@@ -108,8 +110,9 @@ def _measured(
     from .artifact import needs_data
 
     conditional = [path for path in paths if needs_data(path, data)]
-    answers = [_answers(path, data, names) for path in paths]
+    answers = [_answers(path, data) for path in paths]
     seen, outputs = [own for own, _ in answers], [given for _, given in answers]
+    names = names or (["r2"] if data is not None and seen[0] is None else [])
     sizes = [_sized(number, path) for number, path in enumerate(paths)]
     if conditional:
         contenders = _on_samples(sizes, paths, conditional[-1], profile, str(data), seen)
@@ -128,33 +131,38 @@ def _measured(
         for one, energy in zip(contenders, energies, strict=True)
     ]
     method = next((energy.method for energy in energies if energy is not None), None)
-    alike = _alike([one.label for one in contenders], seen)
+    alike = _alike([one.label for one in contenders], answers)
     return SideBySide(contenders=contenders, energy_method=method, verdict=verdict(contenders, alike))
 
 
-def _answers(path: Path, data: str | None, names: "Sequence[str]") -> "tuple[PathAccuracy | None, Outputs]":
-    """Ask a model, and keep its answers where metrics are made of them."""
+def _answers(path: Path, data: str | None) -> "Answers":
+    """Ask a model."""
     from adaptkit.metrics.measured import Outputs
 
-    from .accuracy import accuracy_on, answers_on
+    from .accuracy import answers_on
 
-    if data is None:
-        return None, Outputs()
-    return answers_on(path, data) if names else (accuracy_on(path, data), Outputs())
+    return (None, Outputs()) if data is None else answers_on(path, data)
 
 
-def _alike(labels: "Sequence[str]", seen: "Sequence[PathAccuracy | None]") -> "set[frozenset[str]]":
-    """Name the pairs that McNemar's test does not tell apart: one sample more is no better model."""
+def _alike(labels: "Sequence[str]", answers: "Sequence[Answers]") -> "set[frozenset[str]]":
+    """Name the pairs between which no difference is shown: one sample more is no better model."""
+    pairs = itertools.combinations(zip(labels, answers, strict=True), 2)
+    return {frozenset((one, other)) for (one, mine), (other, theirs) in pairs if not _apart(mine, theirs)}
+
+
+def _apart(mine: "Answers", theirs: "Answers") -> bool:
+    """Say whether McNemar's test tells two models apart, or the interval of R² where they give numbers."""
     from adaptkit.metrics.paired import difference, mcnemar_exact
     from adaptkit.report.comparison import PROVEN
 
-    known = [(label, own.hits) for label, own in zip(labels, seen, strict=True) if own is not None]
-    found = set()
-    for (one, mine), (other, theirs) in itertools.combinations(known, 2):
-        apart = difference(mine, theirs)
-        if mcnemar_exact(apart.lost, apart.gained) >= PROVEN:
-            found.add(frozenset((one, other)))
-    return found
+    (own, given), (other, answered) = mine, theirs
+    if own is not None and other is not None:
+        found = difference(own.hits, other.hits)
+        return mcnemar_exact(found.lost, found.gained) < PROVEN
+    if not given.target or own is not other:
+        return True
+    apart = answered.measure_against(["r2"], given)["r2"]
+    return apart.low is not None and apart.high is not None and not apart.low <= 0 <= apart.high
 
 
 def _sized(number: int, path: Path) -> "Contender":

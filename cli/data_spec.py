@@ -57,5 +57,7 @@ def _from_recipe(text: str) -> "tuple[DataSpec, int]":
         if text not in shipped_recipes():
             raise DataError(f"--data {text} is neither a file nor one of: {_FORMS}")
         path = shipped_recipes()[text]
+    if path.suffix == ".npz":
+        raise DataError(f"--data {text} is no recipe: say npz:{text}")
     recipe = read_recipe(path)
     return recipe.data, recipe.seed

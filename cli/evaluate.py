@@ -56,6 +56,10 @@ def evaluate(artifact: str, data: str, metrics: str, as_json: bool, quiet: bool)
         click.echo(f"{path}: {found.text()}", nl=False)
 
 
+_OF_NUMBERS = ("r2", "rmse", "mae")
+"""Measured where targets are numbers and nothing is asked for."""
+
+
 @dataclass(frozen=True)
 class _Evaluation:
     """What was found; no accuracy where the model gives numbers and no classes."""
@@ -97,7 +101,9 @@ def _evaluated(path: Path, data: str, asked: "Sequence[Asked]") -> _Evaluation:
 
     model, splits, names = AdaptedModel.load(path), data_for(path, data), metrics_of(asked)
     of_another_task = bool(names) and all(METRICS[name].of_another_task for name in names)
-    if of_another_task or (names and gives_numbers(model)):
+    if splits.has_numbers and not names:
+        names = list(_OF_NUMBERS)
+    if of_another_task or splits.has_numbers or (names and gives_numbers(model)):
         measured = file_outputs(model, splits.test).measure(names)
         measured |= _studied(path, model, splits, asked)
         return _Evaluation(splits.test.num_samples, None, measured, None)

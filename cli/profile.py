@@ -99,17 +99,18 @@ def _measured(
 
 def _on_samples(path: Path, model: str, data: str, profile: "ProfileSpec") -> "Profile":
     """Measure a model on real samples, beside the baseline where a run has left one."""
+    from adaptkit.metrics.file import figures_of
     from adaptkit.profiling.artifact import all_parts, artifact_figures
     from adaptkit.report.schema import Profile
 
-    from .accuracy import accuracy_on
+    from .accuracy import score_on
     from .artifact import samples_for
 
     baseline = (path if path.is_dir() else path.parent) / "baseline.onnx"
     compared = [baseline] if baseline.is_file() and baseline != path else []
-    seen = accuracy_on(path, data)
+    seen = score_on(path, data)
     found, _ = artifact_figures(path, all_parts(path), compared, samples_for(path, data), profile, seen)
-    return Profile(model=model, **(dict(found) | {"accuracy": seen.accuracy}))
+    return Profile(model=model, **(dict(found) | figures_of(seen)))
 
 
 def _print(found: "Profile") -> None:

@@ -32,6 +32,7 @@ class AdversarialDistillation(SoftDistillation):
     """
 
     name: ClassVar[str] = "distill.adversarial"
+    of_classes: ClassVar[bool] = True
 
     weight: Annotated[float, Field(gt=0)] = Field(0.01, description="λ: weight of the discriminator's verdict.")
     width: Annotated[int, Field(ge=1)] = Field(128, description="Size of the discriminator's two hidden layers.")

@@ -110,10 +110,10 @@ class Distillation(Technique):
         raise TypeError(f"{type(self).__name__} defines neither outputs_loss() nor objective()")
 
     def targets_loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Cross entropy of the student's outputs, with the label smoothing of `fit`."""
-        from torch.nn.functional import cross_entropy
+        """Give the loss of the student's outputs that suits the targets, with the label smoothing of `fit`."""
+        from adaptkit.training.losses import target_loss
 
-        return cross_entropy(output, target, label_smoothing=self.fit.label_smoothing)
+        return target_loss(output, target, self.fit.label_smoothing)
 
     def load_teacher(self, model: nn.Module, context: Context) -> nn.Module:
         """Give the teacher, on the student's device.
@@ -127,15 +127,15 @@ class Distillation(Technique):
 
 
 class SoftDistillation(Distillation):
-    """Train the model on the softened outputs of a teacher and on the targets, as `losses.hinton_loss` weighs them."""
+    """Train the model on the softened outputs of a teacher and on the targets, as `losses.soft_loss` weighs them."""
 
     temperature: Annotated[float, Field(gt=0)] = Field(4.0, description="T: how much both outputs are softened.")
     alpha: Annotated[float, Field(ge=0, le=1)] = Field(0.9, description="Weight of the teacher against the targets.")
 
     def outputs_loss(self, output: Tensor, wanted: Tensor, target: Tensor) -> Tensor:
-        """Weigh the teacher's outputs against the targets, as `losses.hinton_loss` says."""
-        from adaptkit.distillation.losses import hinton_loss
+        """Weigh the teacher's outputs against the targets, as `losses.soft_loss` says."""
+        from adaptkit.distillation.losses import soft_loss
         from adaptkit.distillation.teachers import require_same_classes
 
         require_same_classes(output, wanted)
-        return hinton_loss(output, wanted, target, self.temperature, self.alpha, self.fit.label_smoothing)
+        return soft_loss(output, wanted, target, self.temperature, self.alpha, self.fit.label_smoothing)

@@ -26,6 +26,7 @@ class DecoupledDistillation(Distillation):
     """
 
     name: ClassVar[str] = "distill.decoupled"
+    of_classes: ClassVar[bool] = True
 
     temperature: Annotated[float, Field(gt=0)] = Field(4.0, description="T: how much both outputs are softened.")
     target_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="α: weight of the target class.")

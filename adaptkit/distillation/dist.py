@@ -26,6 +26,7 @@ class RelationDistillation(Distillation):
     """
 
     name: ClassVar[str] = "distill.dist"
+    of_classes: ClassVar[bool] = True
 
     temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="T: how much both outputs are softened.")
     inter_weight: Annotated[float, Field(ge=0)] = Field(

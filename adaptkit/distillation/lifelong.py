@@ -36,6 +36,7 @@ class LifelongDistillation(Distillation):
     """
 
     name: ClassVar[str] = "distill.lifelong"
+    of_classes: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"train", "validation", "teacher"})
 
     old_classes: Annotated[int, Field(ge=1)] | None = Field(

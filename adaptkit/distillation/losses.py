@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from adaptkit.training.losses import are_numbers, target_loss
+
 # The smallest deviation of probabilities that a correlation divides by; it keeps the gradient of equal ones finite.
 _SMALLEST_DEVIATION = 1e-4
 
@@ -44,6 +46,34 @@ def hinton_loss(
     soft = soft / student_logits[0, 0].numel()
     hard = F.cross_entropy(student_logits, target, label_smoothing=label_smoothing)
     return alpha * temperature**2 * soft + (1 - alpha) * hard
+
+
+def numbers_loss(student: Tensor, teacher: Tensor, target: Tensor, alpha: float) -> Tensor:
+    """Squared errors against the teacher's numbers and the targets: α MSE(s, t) + (1 − α) MSE(s, y).
+
+    What `hinton_loss` is for classes, for a model that gives one number a sample.
+
+    Args:
+        student: s, N or N × 1.
+        teacher: t, of the same shape.
+        target: y, N or N × 1.
+        alpha: α, from 0 (the targets only) to 1 (the teacher only).
+
+    Example:
+        >>> import torch
+        >>> numbers_loss(torch.tensor([1.0]), torch.tensor([2.0]), torch.tensor([4.0]), alpha=0.5).item()
+        5.0
+    """
+    return alpha * F.mse_loss(student, teacher) + (1 - alpha) * target_loss(student, target)
+
+
+def soft_loss(
+    student: Tensor, teacher: Tensor, target: Tensor, temperature: float, alpha: float, label_smoothing: float = 0.0
+) -> Tensor:
+    """Weigh a teacher against the targets: `numbers_loss` where these are numbers, `hinton_loss` where classes."""
+    if are_numbers(target):
+        return numbers_loss(student, teacher, target, alpha)
+    return hinton_loss(student, teacher, target, temperature, alpha, label_smoothing)
 
 
 def hint_loss(student_features: Tensor, teacher_features: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ class MultiTeacherDistillation(SoftDistillation):
     """
 
     name: ClassVar[str] = "distill.multi_teacher"
+    of_classes: ClassVar[bool] = True
 
     teachers: Annotated[tuple[ModelSpec, ...], Field(min_length=1)] = Field(
         description="Further teachers, besides the model before any step (or `teacher`)."

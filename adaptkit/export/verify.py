@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import onnx
@@ -27,8 +28,10 @@ from adaptkit.export.tensors import (
 from adaptkit.metrics.curve import Curve
 from adaptkit.metrics.file import Collector
 from adaptkit.metrics.measured import Outputs
+from adaptkit.metrics.regression import r2
 from adaptkit.modes import evaluating
 from adaptkit.quantization.inspect import island_notes
+from adaptkit.report.numbers import percent
 from adaptkit.report.schema import Certificate
 from adaptkit.runtime.model import AdaptedModel
 from adaptkit.specs import ExportSpec
@@ -38,6 +41,8 @@ _FACTOR_FLOAT, _FACTOR_INTEGER = 8.0, 3.0
 """A jump is an error this many times that of every layer before; integers lose a little at every layer."""
 _FLOOR_INTEGER = 0.1
 """Integers are suspect from a relative error of a tenth (20 dB) on."""
+_NEAR = 0.05
+"""Of the standard deviation of PyTorch's numbers: two steps of eight bits over a range of six deviations."""
 
 
 def certify(
@@ -54,12 +59,13 @@ def certify(
     A float file passes where the relative error (root mean square of the difference over that of PyTorch's values) of
     the logits and of every layer is at most `spec.tolerance`. A quantized model passes where file and PyTorch
     simulation give the same top-1 class for at least `spec.min_agreement` of the samples; its layer errors are those
-    against the float graph, so they show where quantization costs most.
+    against the float graph, so they show where quantization costs most. Of a model that gives numbers, two agree that
+    differ by at most a twentieth of the standard deviation of PyTorch's.
 
     Args:
         model: What was exported.
         path: The file.
-        test_batches: Yields (normalized input, class numbers); iterated once.
+        test_batches: Yields (normalized input, targets); iterated once.
         spec: Tolerances and operator set.
         example_inputs: Inputs of one call, batch first.
         metrics: Names of what else to measure of the file.
@@ -86,8 +92,7 @@ def certify(
     return Certificate(
         passed=passed and sums.finite,
         samples=sums.samples,
-        accuracy_torch=sums.right_torch / sums.samples,
-        accuracy_onnx=sums.right_file / sums.samples,
+        **sums.scores(),
         agreement=sums.agreement,
         max_error=sums.max_error if sums.finite else NOT_FINITE,
         mean_error=sums.total_error / sums.values if sums.finite else NOT_FINITE,
@@ -111,17 +116,27 @@ def require(certificate: Certificate) -> None:
         return
     where = certificate.first_jump
     layer = f", first at layer {where} (relative error {certificate.layer_errors[where]:.3g})" if where else ""
+    scores = f"{percent(certificate.score_onnx)} against {percent(certificate.score_torch)}"
     raise ExportMismatch(
-        f"the ONNX file does not compute what the PyTorch model computes{layer}: "
-        f"top-1 agreement {certificate.agreement:.2%} of {certificate.samples} samples, accuracy "
-        f"{certificate.accuracy_onnx:.2%} against {certificate.accuracy_torch:.2%}. Leave that layer out of the last "
-        "step with `ignore`, or widen export.tolerance / export.min_agreement if this is good enough"
+        f"the ONNX file does not compute what the PyTorch model computes{layer}: {certificate.agreement_name} "
+        f"{certificate.agreement:.2%} of {certificate.samples} samples, {certificate.score_name} {scores}. Leave that "
+        "layer out of the last step with `ignore`, or widen export.tolerance / export.min_agreement if this is good "
+        "enough"
     )
+
+
+class Scores(TypedDict, total=False):
+    """How well file and PyTorch model do their task, as a certificate has it."""
+
+    accuracy_torch: float
+    accuracy_onnx: float
+    r2_torch: float
+    r2_onnx: float
 
 
 @dataclass
 class Sums:
-    """Running sums over the test split; `error` is |file - PyTorch| of a logit."""
+    """Running sums over the test split; `error` is |file - PyTorch| of a logit, or of the number a model gives."""
 
     samples: int = 0
     values: int = 0
@@ -132,11 +147,27 @@ class Sums:
     total_error: float = 0.0
     relative: list[float] = field(default_factory=list)
     finite: bool = True
+    numbers: list[tuple[Array, Array, Array]] = field(default_factory=list)
+    """Of the file, of PyTorch, and the targets, where a model gives numbers."""
 
     @property
     def agreement(self) -> float:
-        """Share of samples with the same top-1 class; 0 where nothing was compared."""
-        return self.same / self.samples if self.samples else 0.0
+        """Share of samples with the same top-1 class, or nearly the same number; 0 where nothing was compared."""
+        if not self.samples:
+            return 0.0
+        if not self.numbers:
+            return self.same / self.samples
+        ours, theirs, _ = self._together()
+        return float((np.abs(ours - theirs) <= _NEAR * theirs.std()).mean())
+
+    def scores(self) -> Scores:
+        """Give accuracy, or R² where a model gives numbers, of PyTorch and of the file."""
+        if not self.numbers:
+            return {"accuracy_torch": self.right_torch / self.samples, "accuracy_onnx": self.right_file / self.samples}
+        ours, theirs, target = self._together()
+        if not self.finite or target.min() == target.max():
+            return {}
+        return {"r2_torch": r2(theirs, target), "r2_onnx": r2(ours, target)}
 
     def add(self, ours: Array, theirs: Array, target: Array) -> None:
         """Add the logits of the file and of PyTorch for some samples."""
@@ -144,12 +175,19 @@ class Sums:
         self.finite = self.finite and bool(np.isfinite(error).all())
         self.samples += len(target)
         self.values += error.size
-        self.right_torch += int((theirs.argmax(1) == target).sum())
-        self.right_file += int((ours.argmax(1) == target).sum())
-        self.same += int((ours.argmax(1) == theirs.argmax(1)).sum())
         self.max_error = max(self.max_error, float(error.max()))
         self.total_error += float(error.sum())
         self.relative.append(relative_error(ours, theirs))
+        if np.issubdtype(target.dtype, np.floating):
+            self.numbers.append((ours.reshape(-1), theirs.reshape(-1), target.reshape(-1)))
+            return
+        self.right_torch += int((theirs.argmax(1) == target).sum())
+        self.right_file += int((ours.argmax(1) == target).sum())
+        self.same += int((ours.argmax(1) == theirs.argmax(1)).sum())
+
+    def _together(self) -> tuple[Array, Array, Array]:
+        ours, theirs, target = (np.concatenate(parts) for parts in zip(*self.numbers, strict=True))
+        return ours, theirs, target
 
 
 def _compare_outputs(
@@ -199,7 +237,8 @@ def _all_within(tolerance: float, errors: dict[str, float], sums: Sums) -> bool:
 
 def _notes(quantized: bool, sums: Sums, spec: ExportSpec, path: Path) -> list[str]:
     if quantized:
-        judged = f"judged by top-1 agreement with the PyTorch simulation, at least {spec.min_agreement:.1%}"
+        kind = "numbers within a twentieth of their standard deviation of" if sums.numbers else "top-1 agreement with"
+        judged = f"judged by {kind} the PyTorch simulation, at least {spec.min_agreement:.1%}"
         against = "layer errors are against the float graph: they show what quantization costs"
         proto = read_model(path)
         notes = [f"{judged}; {against}", *saturation_notes(proto), *island_notes(proto)]

@@ -72,9 +72,8 @@ class SparseSvdFactorization(Factorization):
         return {name: SparseChannel(*unimportant[name], self.kept_rank) for name in schemes}
 
     def _scores(self, model: nn.Module, names: list[str], context: Context) -> dict[str, Scores]:
-        from torch.nn.functional import cross_entropy
-
         from adaptkit.factorization.neurons import by_activation, by_loss, by_weight
+        from adaptkit.training.losses import target_loss
 
         if self.importance == "weight":
             return {name: by_weight(model.get_submodule(name).get_parameter("weight").detach()) for name in names}
@@ -84,4 +83,4 @@ class SparseSvdFactorization(Factorization):
             )
         if self.importance == "activation":
             return by_activation(model, names, context.calibration, self.samples)
-        return by_loss(model, names, context.calibration, self.samples, context.loss or cross_entropy)
+        return by_loss(model, names, context.calibration, self.samples, context.loss or target_loss)

@@ -18,15 +18,25 @@ _ROWS_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class Samples:
-    """Inputs and labels of one split.
+    """Inputs and targets of one split.
 
     Args:
         x: uint8 images N × H × W × C; floats and whole numbers in the form the model takes.
-        y: Class numbers, int64.
+        y: Class numbers, int64; or real numbers, float32: one a sample either way.
     """
 
     x: NDArray[Any]
-    y: NDArray[np.int64]
+    y: NDArray[np.int64] | NDArray[np.float32]
+
+    @property
+    def has_numbers(self) -> bool:
+        """Whether the targets are real numbers, and not classes."""
+        return self.y.dtype == np.float32
+
+    @property
+    def strata(self) -> NDArray[np.int64]:
+        """What splits keep in proportion: the classes; real numbers are all alike."""
+        return np.zeros(len(self.y), np.int64) if self.has_numbers else self.y.astype(np.int64, copy=False)
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,7 @@ class Source:
         train: What may be split further.
         test: The test split of the source, or None.
         validation: The validation split of the source, or None.
-        labels: Names of the classes.
+        labels: Names of the classes; none where targets are real numbers.
         sha256: Of the content.
     """
 
@@ -55,7 +65,8 @@ def from_arrays(arrays: Mapping[str, Any], origin: str) -> Source:
 
     Args:
         arrays: `x_train, y_train, x_test, y_test`, or `x, y`; optionally `labels`, the names of the classes. uint8
-            images are N × H × W or N × H × W × C with 1 or 3 channels.
+            images are N × H × W or N × H × W × C with 1 or 3 channels. Whole numbers in y are classes, floats are
+            numbers to predict.
         origin: Where they come from, for messages.
 
     Raises:
@@ -78,29 +89,32 @@ def from_arrays(arrays: Mapping[str, Any], origin: str) -> Source:
         for x, y in zip(names[::2], names[1::2], strict=True)
     ]
     train, test = parts[0], parts[1] if len(parts) == 2 else None
-    labels = _labels(arrays, train)
-    check_classes(train, test, labels, origin)
+    labels = _labels(arrays, train, origin)
+    if test is not None:
+        _check_alike(train, test, names, origin)
+    if not train.has_numbers:
+        check_classes(train, test, labels, origin)
     return Source(origin, train, test, None, labels, _sha256(parts))
 
 
 def checked_samples(x: NDArray[Any], y: NDArray[Any], names: tuple[str, str], origin: str) -> Samples:
-    """Check inputs against labels, and both for values that cannot be.
+    """Check inputs against targets, and both for values that cannot be.
 
     Args:
         x: Inputs.
-        y: Labels.
+        y: Targets.
         names: What the user calls the two.
         origin: Where they come from, for messages.
     """
     where_x, where_y = f"{origin}: {names[0]}", f"{origin}: {names[1]}"
-    _check_labels(y, where_y)
-    if len(x) != len(y):
-        raise DataError(f"{where_x} has {len(x)} samples, {names[1]} has {len(y)} labels")
-    return Samples(_checked_inputs(x, where_x), y.astype(np.int64))
+    targets = _checked_targets(y, where_y)
+    if len(x) != len(targets):
+        raise DataError(f"{where_x} has {len(x)} samples, {names[1]} has {len(targets)} labels")
+    return Samples(_checked_inputs(x, where_x), targets)
 
 
 def check_classes(train: Samples, test: Samples | None, labels: tuple[str, ...], origin: str) -> None:
-    """Refuse labels without a name, classes without samples, and a test split of another shape or other classes."""
+    """Refuse labels without a name, classes without samples, and a test split of other classes."""
     highest = int(train.y.max())
     if highest >= len(labels):
         raise DataError(f"{origin}: there is the label {highest}, and only {len(labels)} classes are named")
@@ -110,24 +124,46 @@ def check_classes(train: Samples, test: Samples | None, labels: tuple[str, ...],
         raise DataError(
             f"{origin}: no training sample has the class {', '.join(empty[:5])}; number classes from 0, without gaps"
         )
-    if test is None:
-        return
-    if int(test.y.max()) >= len(labels):
+    if test is not None and int(test.y.max()) >= len(labels):
         raise DataError(f"{origin}: test has the label {int(test.y.max())}, train has 0 to {len(labels) - 1} only")
+
+
+def _check_alike(train: Samples, test: Samples, names: tuple[str, ...], origin: str) -> None:
+    if train.has_numbers != test.has_numbers:
+        kinds = ["real numbers" if each.has_numbers else "whole numbers" for each in (train, test)]
+        raise DataError(f"{origin}: {names[1]} holds {kinds[0]}, {names[3]} {kinds[1]}: give classes, or real numbers")
     if train.x.shape[1:] != test.x.shape[1:] or train.x.dtype != test.x.dtype:
         raise DataError(f"{origin}: samples of train are {_form(train.x)}, those of test {_form(test.x)}")
 
 
-def _check_labels(y: NDArray[Any], where: str) -> None:
+def _checked_targets(y: NDArray[Any], where: str) -> NDArray[np.int64] | NDArray[np.float32]:
     if y.ndim != 1:
-        raise DataError(f"{where} has shape {y.shape}: labels are one class number a sample; use argmax(1) or ravel()")
-    if not np.issubdtype(y.dtype, np.integer):
-        raise DataError(f"{where} holds {y.dtype}: labels are whole numbers from 0")
+        raise DataError(
+            f"{where} has shape {y.shape}: labels are one class number a sample, or one real number; use argmax(1) or "
+            "ravel()"
+        )
     if len(y) == 0:
         raise DataError(f"{where} is empty")
+    if np.issubdtype(y.dtype, np.floating):
+        return _checked_numbers(y, where)
+    if not np.issubdtype(y.dtype, np.integer):
+        raise DataError(f"{where} holds {y.dtype}: labels are whole numbers from 0, or real numbers to predict")
     if y.min() < 0:
         at = int(np.argmax(y < 0))
-        raise DataError(f"{where} has the label {y[at]} at sample {at}: labels are whole numbers from 0")
+        raise DataError(
+            f"{where} has the label {y[at]} at sample {at}: labels are whole numbers from 0, "
+            "numbers to predict are floats"
+        )
+    return y.astype(np.int64)
+
+
+def _checked_numbers(y: NDArray[Any], where: str) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        numbers = y.astype(np.float32)
+    _check_finite(numbers, where)
+    if numbers.min() == numbers.max():
+        raise DataError(f"{where} holds {numbers[0]:g} for every sample: there is nothing to predict")
+    return numbers
 
 
 def _checked_inputs(x: NDArray[Any], where: str) -> NDArray[Any]:
@@ -159,7 +195,13 @@ def _check_finite(x: NDArray[np.float32], where: str) -> None:
             raise DataError(f"{where} holds NaN or infinity, first at sample {start + int(np.argmax(bad))}")
 
 
-def _labels(arrays: Mapping[str, Any], train: Samples) -> tuple[str, ...]:
+def _labels(arrays: Mapping[str, Any], train: Samples, origin: str) -> tuple[str, ...]:
+    if train.has_numbers:
+        if "labels" in arrays:
+            raise DataError(
+                f"{origin}: labels name classes, and the targets are real numbers: give classes as integers"
+            )
+        return ()
     if "labels" in arrays:
         return tuple(str(name) for name in np.asarray(arrays["labels"]).tolist())
     return tuple(str(number) for number in range(int(train.y.max()) + 1))

@@ -31,7 +31,7 @@ class Data:
         validation: For decisions; in fixed order, as the next two.
         calibration: For statistics.
         test: For the report.
-        labels: Names of the classes.
+        labels: Names of the classes; none where targets are real numbers.
         mean: Per channel, as applied to images in [0, 1]; None where nothing is.
         std: The same.
         sample_shape: Shape of one input, without the batch.
@@ -49,9 +49,14 @@ class Data:
     sha256: str
 
     @property
-    def num_classes(self) -> int:
-        """How many classes there are."""
-        return len(self.labels)
+    def has_numbers(self) -> bool:
+        """Whether the targets are real numbers, and not classes."""
+        return not self.labels
+
+    @property
+    def num_outputs(self) -> int:
+        """How many outputs a model needs: one for each class, or one for a number."""
+        return len(self.labels) or 1
 
 
 def load_data(spec: DataSpec, seed: int, folder: Path = Path(), progress: Progress | None = None) -> Data:
@@ -72,7 +77,7 @@ def load_data(spec: DataSpec, seed: int, folder: Path = Path(), progress: Progre
 
     Example:
         >>> data = load_data(DataSpec(digits=True, validation=100, calibration=200), seed=0)
-        >>> data.sample_shape, data.num_classes, data.train.num_samples + 300 + data.test.num_samples
+        >>> data.sample_shape, data.num_outputs, data.train.num_samples + 300 + data.test.num_samples
         ((1, 8, 8), 10, 1797)
     """
     source = read_source(spec, folder, progress)
@@ -81,11 +86,16 @@ def load_data(spec: DataSpec, seed: int, folder: Path = Path(), progress: Progre
     tested: Indices = np.arange(0 if test is None else len(test.y))
     if test is None:
         test = train
-        pool, tested = hold_out(train.y, spec.test, seed, "test", source.origin)
+        pool, tested = hold_out(train.strata, spec.test, seed, "test", source.origin)
     wanted = 0.0 if source.validation is not None else spec.validation
-    splits = split_train(train.y[pool], wanted, spec.calibration, seed, source.origin)
+    splits = split_train(train.strata[pool], wanted, spec.calibration, seed, source.origin)
     own = source.validation
     held = (train, pool[splits.validation]) if own is None else (own, mixed(np.arange(len(own.y)), seed))
+    for name, split in (("validation", held[0].y[held[1]]), ("test", test.y[tested])):
+        if train.has_numbers and len(np.unique(split)) < 2:
+            raise DataError(
+                f"{source.origin}: all targets of {name} are the same: nothing can be measured; hold out more"
+            )
     feeder = _Feeder(spec, seed, source.origin, train)
     return Data(
         train=feeder.feed(train, pool[splits.train], training=True),
@@ -101,7 +111,7 @@ def load_data(spec: DataSpec, seed: int, folder: Path = Path(), progress: Progre
 
 
 def check_fits(data: Data, model: nn.Module) -> int:
-    """Run two samples through a model, and see whether it takes them and has an output for every class.
+    """Run two samples through a model, and see whether it takes them and has the outputs that the targets need.
 
     Returns:
         How many outputs it has.
@@ -123,12 +133,21 @@ def check_fits(data: Data, model: nn.Module) -> int:
         ) from error
     finally:
         model.train(training)
-    if output.ndim != 2 or output.shape[1] < data.num_classes:
-        raise DataError(
-            f"the data does not fit the model: there are {data.num_classes} classes, the model's output for a sample "
-            f"is {_times(tuple(output.shape[1:]))}"
-        )
-    return int(output.shape[1])
+    problem = _outputs_problem(data, tuple(output.shape[1:]))
+    if problem:
+        raise DataError(f"the data does not fit the model: {problem}")
+    return int(output[0].numel())
+
+
+def _outputs_problem(data: Data, shape: tuple[int, ...]) -> str:
+    given = f"the model's output for a sample is {_times(shape)}"
+    if data.has_numbers:
+        found = f"targets are real numbers, one a sample, {given}; give classes as whole numbers, not as floats"
+        return "" if shape in ((), (1,)) else found
+    if len(shape) == 1 and shape[0] >= data.num_outputs:
+        return ""
+    hint = "; give numbers to predict as floats" if shape in ((), (1,)) else ""
+    return f"there are {data.num_outputs} classes, {given}{hint}"
 
 
 @dataclass(frozen=True)

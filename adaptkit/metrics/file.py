@@ -1,19 +1,23 @@
-"""Accuracy of an exported model."""
+"""How well an exported model does its task."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 
 from adaptkit.errors import DataError
 from adaptkit.loading.batches import Batches
-from adaptkit.metrics.measured import Outputs
+from adaptkit.metrics.measured import Outputs, measure_difference
+from adaptkit.metrics.paired import compare_hits
+from adaptkit.metrics.regression import r2
+from adaptkit.report.schema import MetricValue, PairedAccuracy
 from adaptkit.runtime.model import AdaptedModel
 from adaptkit.runtime.result import Array, Result
+from adaptkit.training.losses import are_numbers
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,70 @@ class PathAccuracy:
     def accuracy(self) -> float:
         """Over all samples."""
         return sum(self.right) / self.samples
+
+
+@dataclass(frozen=True)
+class PathNumbers:
+    """What a model that gives a number a sample answered, over some samples in order.
+
+    Args:
+        given: Its numbers.
+        target: The true ones.
+    """
+
+    given: Array
+    target: Array
+
+    @property
+    def samples(self) -> int:
+        """All of them."""
+        return len(self.target)
+
+    @property
+    def r2(self) -> float:
+        """Share of the variance of the true numbers that the model explains."""
+        return r2(self.given, self.target)
+
+
+Score: TypeAlias = PathAccuracy | PathNumbers
+"""How well a model does its task, by what its targets are."""
+
+
+def score(model: AdaptedModel, batches: Batches, *collectors: Collector) -> Score:
+    """Measure how well a model does its task, over one pass: accuracy where targets are classes, R² where numbers.
+
+    Args:
+        model: Gives a score for each class, or a number.
+        batches: Normalized inputs and targets.
+        collectors: Get what the model answers, for further metrics.
+
+    Raises:
+        DataError: The model does not fit the targets.
+    """
+    if not are_numbers(batches.y):
+        return path_accuracy(model, batches, *collectors)
+    outputs = file_outputs(model, batches, *collectors)
+    return PathNumbers(*outputs.together())
+
+
+def figures_of(found: Score, split: Literal["", "validation_"] = "") -> dict[str, float]:
+    """Name a score as `report.schema.Figures` has it.
+
+    Example:
+        >>> figures_of(PathAccuracy(("all",), taken=(4,), right=(3,)), "validation_")
+        {'validation_accuracy': 0.75}
+    """
+    return {f"{split}accuracy": found.accuracy} if isinstance(found, PathAccuracy) else {f"{split}r2": found.r2}
+
+
+def compare_scores(first: Score, second: Score) -> dict[str, PairedAccuracy | MetricValue]:
+    """Say how two models differ that answered the same samples, as `report.schema.Report` has it."""
+    if isinstance(first, PathAccuracy) and isinstance(second, PathAccuracy):
+        return {"against_baseline": compare_hits(first.hits, second.hits)}
+    assert isinstance(first, PathNumbers)
+    assert isinstance(second, PathNumbers)
+    found = measure_difference(["r2"], first.given, second.given, first.target)["r2"]
+    return {"r2_against_baseline": found}
 
 
 def file_accuracy(path: Path, batches: Batches) -> float:
@@ -101,11 +169,12 @@ def gives_numbers(model: AdaptedModel) -> bool:
     return len(model.paths) == 1 and (len(shape) == 1 or shape[1:] == [1])
 
 
-def file_outputs(model: AdaptedModel, batches: Batches) -> Outputs:
+def file_outputs(model: AdaptedModel, batches: Batches, *collectors: Collector) -> Outputs:
     """Collect what a model answers, over one pass of the batches."""
     outputs = Outputs()
     for result, target in _answers(model, batches):
-        outputs.add(result.logits, target)
+        for collector in (outputs, *collectors):
+            collector.add(result.logits, target)
     return outputs
 
 

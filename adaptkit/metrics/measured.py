@@ -36,14 +36,19 @@ class Outputs:
 
     def measure(self, names: Sequence[str], strict: bool = True) -> dict[str, MetricValue]:
         """Measure metrics over all that was added; see `measure`."""
-        return measure(names, *self._together(), strict)
+        return measure(names, *self.together(), strict)
 
     def measure_against(self, names: Sequence[str], first: Outputs) -> dict[str, MetricValue]:
         """Measure how these answers differ from those of another model; see `measure_difference`."""
-        given, target = self._together()
-        return measure_difference(names, first._together()[0], given, target)
+        given, target = self.together()
+        return measure_difference(names, first.together()[0], given, target)
 
-    def _together(self) -> tuple[Array, Array]:
+    def together(self) -> tuple[Array, Array]:
+        """Give all outputs and all targets.
+
+        Raises:
+            DataError: There is no sample.
+        """
         if not self.target:
             raise DataError("there is no sample: a metric needs at least one")
         return np.concatenate(self.given), np.concatenate(self.target)

@@ -12,7 +12,7 @@ from onnx import helper
 from adaptkit.export.files import file_bytes, read_model
 from adaptkit.export.metadata import EXITS
 from adaptkit.loading.batches import Batches
-from adaptkit.metrics.file import PathAccuracy
+from adaptkit.metrics.file import PathAccuracy, Score
 from adaptkit.profiling.activations import activation_bytes
 from adaptkit.profiling.energy import Energy, energy_of_calls, estimate
 from adaptkit.profiling.graph import GraphCost, graph_cost
@@ -67,7 +67,7 @@ def all_parts(path: Path) -> Parts:
 
 
 def artifact_figures(
-    path: Path, parts: Parts, compared: Sequence[Path], batches: Batches, profile: ProfileSpec, seen: PathAccuracy
+    path: Path, parts: Parts, compared: Sequence[Path], batches: Batches, profile: ProfileSpec, seen: Score
 ) -> tuple[Figures, list[SampleComparison]]:
     """Measure a conditional model beside others, on the same real samples.
 
@@ -77,7 +77,7 @@ def artifact_figures(
         compared: The baseline, and the model that was wrapped where that is another one.
         batches: Normalized samples.
         profile: What to measure.
-        seen: How often it is right, and which ways samples took.
+        seen: How well it does its task, and which ways samples took.
 
     Returns:
         The figures, and what was measured of every file of `compared`.
@@ -96,9 +96,14 @@ def artifact_figures(
         peak_memory_bytes=peak_memory(first, profile.batch_sizes[0], files),
         energy_mj=energy.millijoules,
         energy_method=energy.method,
-        paths=paths_of(own, others, seen, sum(share * cost.weight_bytes for cost, share in costs)),
+        paths=_paths(own, others, seen, sum(share * cost.weight_bytes for cost, share in costs)),
     )
     return figures, others
+
+
+def _paths(own: SampleComparison, others: Sequence[SampleComparison], seen: Score, weight_bytes: float) -> Paths | None:
+    """Where a model gives numbers there is one way only."""
+    return paths_of(own, others, seen, weight_bytes) if isinstance(seen, PathAccuracy) else None
 
 
 def paths_of(

@@ -115,7 +115,7 @@ class ADMMPruning(TrainedSparsePruning):
     def _trained(self, model: nn.Module, sets: dict[str, ConstraintSet], context: Context) -> dict[str, Tensor]:
         from adaptkit.pruning.admm_state import Admm, penalized
         from adaptkit.pruning.schedules import is_update
-        from adaptkit.training.losses import classification, supervised
+        from adaptkit.training.losses import by_target, supervised
 
         state = Admm(model, sets, self.rho, self.growth, self.rounds)
 
@@ -123,7 +123,7 @@ class ADMMPruning(TrainedSparsePruning):
             if is_update(step, 0, total, self.rounds):
                 state.renew()
 
-        plain = classification(self.fit.label_smoothing) if context.loss is None else supervised(context.loss)
+        plain = by_target(self.fit.label_smoothing) if context.loss is None else supervised(context.loss)
         self.train(state, context, self.epochs, loss=penalized(plain), after_step=after_step)
         context.notes.append(_residuals(state.residuals(), self.rho, self.growth))
         return state.masks()

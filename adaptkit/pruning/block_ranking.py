@@ -57,10 +57,14 @@ def rank_blocks(model: nn.Module, names: Sequence[str], batches: Sequence[Sample
 def divergence(output: Tensor, reference: Tensor) -> Tensor:
     """Mean Kullback-Leibler divergence KL(softmax(reference) || softmax(output)) of N × classes logits, in nats.
 
+    Of a model that gives one number a sample it is the mean squared difference.
+
     Example:
         >>> divergence(torch.zeros(1, 2), torch.zeros(1, 2)).item()
         0.0
     """
+    if reference.shape[1:] in ((), (1,)):
+        return F.mse_loss(output, reference)
     return F.kl_div(output.log_softmax(1), reference.log_softmax(1), reduction="batchmean", log_target=True)
 
 

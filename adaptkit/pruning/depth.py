@@ -116,14 +116,13 @@ class DepthPruning(Technique):
         return latency_budget(model, found, times, self.latency)
 
     def _scoring(self, model: nn.Module, context: Context) -> tuple[list[Sample], Score]:
-        from torch.nn.functional import cross_entropy
-
         from adaptkit.pruning.block_ranking import divergence, first_samples, with_outputs
+        from adaptkit.training.losses import target_loss
 
         assert context.calibration is not None
         samples = first_samples(context.calibration, self.samples)
         if self.score == "loss":
-            return samples, context.loss or cross_entropy
+            return samples, context.loss or target_loss
         return with_outputs(model, samples), divergence
 
 

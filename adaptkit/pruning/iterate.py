@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from adaptkit.errors import DataError, TargetError
 from adaptkit.pruning import importance, importance_data
@@ -22,7 +21,7 @@ from adaptkit.pruning.sensitivity import Sensitivity
 from adaptkit.surgery import find_modules
 from adaptkit.technique import Context
 from adaptkit.training.fit import fit
-from adaptkit.training.losses import StepLoss, classification, supervised
+from adaptkit.training.losses import StepLoss, by_target, supervised, target_loss
 
 if TYPE_CHECKING:
     from adaptkit.profiling.layer_latency import LatencyTable
@@ -174,7 +173,7 @@ def _by_sensitivity(
 ) -> Choice:
     """Choose where the loss rises least, with the other groups whole and then cut as was chosen; take the better."""
     assert run.context.calibration is not None
-    sensitivity = Sensitivity(model, groups, run.context.calibration, run.context.loss or F.cross_entropy)
+    sensitivity = Sensitivity(model, groups, run.context.calibration, run.context.loss or target_loss)
     tried: list[tuple[float, int, Choice]] = []
     removed: Sequence[Sequence[int]] = [()] * len(groups)
     for number in range(_ROUNDS):
@@ -229,7 +228,7 @@ def _measure(run: _Run, model: nn.Module) -> Callable[[Group], Tensor]:
 
 
 def _measure_on_data(run: _Run, model: nn.Module, tensors: importance.Tensors) -> Callable[[Group], Tensor]:
-    data, loss = run.context.calibration, run.context.loss or F.cross_entropy
+    data, loss = run.context.calibration, run.context.loss or target_loss
     assert data is not None
     if run.settings.importance == "taylor":
         products = importance_data.taylor_products(model, data, loss)
@@ -273,7 +272,7 @@ def _recover(run: _Run, model: nn.Module, number: int) -> None:
 
 def _loss(run: _Run) -> StepLoss:
     criterion = run.context.loss
-    return classification(run.settings.fit.label_smoothing) if criterion is None else supervised(criterion)
+    return by_target(run.settings.fit.label_smoothing) if criterion is None else supervised(criterion)
 
 
 def _train(run: _Run, model: nn.Module, epochs: float, loss: StepLoss, name: str, seed: int) -> None:

@@ -77,7 +77,7 @@ class TrainedQuantization(IntegerQuantization):
     def _objective(self, teacher: nn.Module) -> StepLoss:
         import torch
 
-        from adaptkit.distillation.losses import hinton_loss
+        from adaptkit.distillation.losses import soft_loss
         from adaptkit.metrics.task import first_output
         from adaptkit.quantization.sensitivity import class_scores
 
@@ -86,7 +86,7 @@ class TrainedQuantization(IntegerQuantization):
             with torch.no_grad():
                 wanted = first_output(teacher(x)) if self.alpha else output
             smoothing = self.fit.label_smoothing
-            return hinton_loss(output, wanted, y, self.temperature, self.alpha, smoothing), output
+            return soft_loss(output, wanted, y, self.temperature, self.alpha, smoothing), output
 
         return loss
 

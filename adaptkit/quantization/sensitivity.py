@@ -27,7 +27,8 @@ def sensitivities(
     """Measure, for each layer and width, how far the outputs move when that layer alone has weights of that width.
 
     The distance is KL(exact ‖ quantized) of the softmax over the last dimension, averaged over the samples, against
-    the model whose weights have 8 bits; what is below that of 8 bits counts as none.
+    the model whose weights have 8 bits; what is below that of 8 bits counts as none. Of a model that gives one number a
+    sample it is the squared difference.
 
     Args:
         quantized: With weights of 8 bits and rounded activations.
@@ -129,9 +130,14 @@ def _divergence(quantized: QuantizedModel, samples: Sequence[tuple[Tensor, ...]]
     total, count = 0.0, 0
     for inputs, wanted in zip(samples, exact, strict=True):
         output = first_output(quantized.simulator.run(quantized.model, inputs))
-        distances = F.kl_div(F.log_softmax(output, -1), F.log_softmax(wanted, -1), reduction="sum", log_target=True)
-        total, count = total + float(distances), count + wanted.numel() // wanted.shape[-1]
+        total, count = total + float(_distance(output, wanted)), count + wanted.numel() // wanted.shape[-1]
     return total / count
+
+
+def _distance(output: Tensor, wanted: Tensor) -> Tensor:
+    if wanted.shape[1:] == (1,):
+        return F.mse_loss(output, wanted, reduction="sum")
+    return F.kl_div(F.log_softmax(output, -1), F.log_softmax(wanted, -1), reduction="sum", log_target=True)
 
 
 def _name(layer: fx.Node) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from adaptkit.report.numbers import digits
+from adaptkit.report.numbers import capital, digits
 
 _WIDTH, _HEIGHT = 340, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 18, 16, 46
@@ -84,6 +84,7 @@ class Point:
     name: str
     x: float
     accuracy: float
+    """A share, or R²: up to 1."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,8 @@ class Scale:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
-def step_chart(title: str, unit: str, points: Sequence[Point]) -> Markup:
-    """Draw accuracy (share, upwards) against a cost, the steps joined in order; what another beats is hollow."""
+def step_chart(title: str, unit: str, points: Sequence[Point], quality: str = "accuracy") -> Markup:
+    """Draw accuracy or R² (upwards) against a cost, the steps joined in order; what another beats is hollow."""
     if not points:
         return Markup("")
     across, up = ticks(0, max(point.x for point in points), 4), _accuracy_ticks(points)
@@ -109,14 +110,14 @@ def step_chart(title: str, unit: str, points: Sequence[Point]) -> Markup:
     y = Scale(up[0], up[-1], _HEIGHT - _BOTTOM, _TOP)
     places = [(x(point.x), y(point.accuracy)) for point in points]
     line = element("polyline", class_="route", points=" ".join(f"{px:.1f},{py:.1f}" for px, py in places))
-    said = "; ".join(f"{_said(point, unit)}{', beaten' if beaten(point, points) else ''}" for point in points)
+    said = "; ".join(f"{_said(point, unit, quality)}{', beaten' if beaten(point, points) else ''}" for point in points)
     parts = [
         *_grid(across, up, x, y),
         element("text", text=f"{title} ({unit})", class_="axis", x=(_LEFT + _WIDTH - _RIGHT) / 2, y=_HEIGHT - 8),
         line,
-        *_marks(points, places, unit),
+        *_marks(points, places, unit, quality),
     ]
-    return picture(f"Accuracy against {title}", said, parts, (_WIDTH, _HEIGHT))
+    return picture(f"{capital(quality)} against {title}", said, parts, (_WIDTH, _HEIGHT))
 
 
 def beaten(point: Point, points: Sequence[Point]) -> bool:
@@ -135,14 +136,14 @@ def beaten(point: Point, points: Sequence[Point]) -> bool:
     )
 
 
-def _said(point: Point, unit: str) -> str:
-    return f"{point.label} {point.name}: {digits(point.x)} {unit}, accuracy {100 * point.accuracy:.2f} %"
+def _said(point: Point, unit: str, quality: str) -> str:
+    return f"{point.label} {point.name}: {digits(point.x)} {unit}, {quality} {100 * point.accuracy:.2f} %"
 
 
 def _accuracy_ticks(points: Sequence[Point]) -> list[float]:
     low, high = (round(pick(100 * point.accuracy for point in points), 6) for pick in (min, max))
     room = max(high - low, 1.0) * 0.15
-    return [tick / 100 for tick in ticks(max(low - room, 0), min(high + room, 100), 5)]
+    return [tick / 100 for tick in ticks(max(low - room, min(low, 0)), min(high + room, 100), 5)]
 
 
 def _grid(across: Sequence[float], up: Sequence[float], x: Scale, y: Scale) -> list[Markup]:
@@ -154,14 +155,14 @@ def _grid(across: Sequence[float], up: Sequence[float], x: Scale, y: Scale) -> l
     return parts
 
 
-def _marks(points: Sequence[Point], places: Sequence[tuple[float, float]], unit: str) -> list[Markup]:
+def _marks(points: Sequence[Point], places: Sequence[tuple[float, float]], unit: str, quality: str) -> list[Markup]:
     taken = _along(places)
     marks = []
     for point, (px, py) in zip(points, places, strict=True):
         tx, ty = _free_place(px, py, taken)
         taken.append((tx, ty))
         style = "dot" if beaten(point, points) else "dot best"
-        dot = element("circle", element("title", text=_said(point, unit)), class_=style, cx=px, cy=py, r=5)
+        dot = element("circle", element("title", text=_said(point, unit, quality)), class_=style, cx=px, cy=py, r=5)
         marks += [dot, element("text", text=point.label, class_="mark", x=tx, y=ty + 4)]
     return marks
 

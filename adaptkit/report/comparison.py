@@ -133,6 +133,19 @@ def paired_text(pair: PairedAccuracy) -> str:
     )
 
 
+def baseline_text(report: Report) -> str:
+    """Say how the result differs from its baseline over the test samples, or nothing where that is not known."""
+    name, pair, numbers = report.baseline.score_name, report.against_baseline, report.r2_against_baseline
+    if pair is not None:
+        return f"{name} against the baseline: {paired_text(pair)}"
+    if numbers is None or numbers.value is None:
+        return ""
+    ends = [] if numbers.low is None or numbers.high is None else [numbers.low, numbers.high]
+    edges = " to ".join(f"{100 * each:+.2f}" for each in ends) or "none"
+    shown = "a difference is shown" if ends and not ends[0] <= 0 <= ends[1] else "no difference is shown"
+    return f"{name} against the baseline: {100 * numbers.value:+.2f} points (95 % interval {edges}): {shown}"
+
+
 def energy_methods(*figures: Figures) -> str:
     """Name the method of the energy figures, or each of them where they differ."""
     return " → ".join(dict.fromkeys(one.energy_method for one in figures))
@@ -145,11 +158,11 @@ def comparison(report: Report) -> list[Row]:
 
 def _size_rows(before: Figures, after: Figures) -> Iterator[Row]:
     for split, one, other in (
-        ("test", before.accuracy, after.accuracy),
-        ("validation", before.validation_accuracy, after.validation_accuracy),
+        ("test", before.score, after.score),
+        ("validation", before.validation_score, after.validation_score),
     ):
         if split == "test" or one is not None or other is not None:
-            yield Row(f"accuracy ({split})", percent(one), percent(other), points(one, other))
+            yield Row(f"{before.score_name} ({split})", percent(one), percent(other), points(one, other))
     yield from _metric_rows(before, after)
     parameters, macs, size = (ratio_of(getattr(before, k), getattr(after, k)) for k in ("parameters", "macs", "bytes"))
     yield Row("parameters", si(before.parameters), si(after.parameters), times(parameters, "fewer", "more"), parameters)
@@ -202,6 +215,8 @@ def _cost_rows(report: Report) -> Iterator[Row]:
     yield Row("peak memory", *sizes, times(memory, "less", "more"), memory)
     joules = _millijoules(before.energy_mj), _millijoules(after.energy_mj)
     yield Row(f"energy per sample ({method})", *joules, times(energy, "less", "more"), energy)
+    if before.epr is None and after.epr is None:
+        return
     yield Row(f"EPR ({method})", _millijoules(before.epr), _millijoules(after.epr), times(epr, "lower", "higher"), epr)
 
 
@@ -210,12 +225,12 @@ def _millijoules(value: float | None) -> str:
 
 
 def step_accuracies(report: Report) -> tuple[str, list[float | None]]:
-    """Give the split that was measured after every step, and its accuracy: baseline first, then each step."""
+    """Give the split that was measured after every step, and its accuracy or R²: baseline first, then each step."""
     figures = [report.baseline, *(step.figures for step in report.steps)]
-    test = [one.accuracy for one in figures]
+    test = [one.score for one in figures]
     if None not in test:
         return "test", test
-    return "validation", [one.validation_accuracy for one in figures]
+    return "validation", [one.validation_score for one in figures]
 
 
 def gate_values(gate: Gate) -> tuple[str, str]:
@@ -224,7 +239,7 @@ def gate_values(gate: Gate) -> tuple[str, str]:
 
 
 def _gate_value(name: str, value: float) -> str:
-    if name == "max_accuracy_drop":
+    if name in ("max_accuracy_drop", "max_r2_drop"):
         return f"{100 * value:.2f} points"
     if name == "min_speedup":
         return times(value)

@@ -20,7 +20,7 @@ def qualities(one: Contender) -> dict[str, float]:
     latency = next(iter(one.latency_ms.values()), None)
     typical = None if latency is None else latency.p50 if latency.mean is None else latency.mean
     found = {
-        "accuracy": one.accuracy,
+        "accuracy": one.score,
         "latency": None if typical is None else -typical,
         "bytes": -one.bytes,
         "energy": None if one.energy_mj is None else -one.energy_mj,

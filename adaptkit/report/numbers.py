@@ -62,6 +62,16 @@ def percent(share: float | None) -> str:
     return DASH if share is None else f"{100 * share:.2f} %"
 
 
+def capital(text: str) -> str:
+    """Write the first letter large.
+
+    Example:
+        >>> capital("top-1 accuracy")
+        'Top-1 accuracy'
+    """
+    return text[:1].upper() + text[1:]
+
+
 def points(before: float | None, after: float | None) -> str:
     """Write the difference of two shares in percentage points.
 

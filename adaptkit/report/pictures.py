@@ -11,7 +11,7 @@ from adaptkit.report import comparison
 from adaptkit.report.charts import Point, share_chart, step_chart
 from adaptkit.report.curves import calibration_chart, latency_chart
 from adaptkit.report.layer_chart import layer_chart
-from adaptkit.report.numbers import microseconds, si
+from adaptkit.report.numbers import capital, microseconds, si
 from adaptkit.report.schema import Bin, Figures, Percentiles, Report
 
 
@@ -47,17 +47,18 @@ def _steps(report: Report) -> Picture:
         final = report.final
         models.append(final)
         names.append("after")
-        accuracies.append(final.accuracy if split == "test" else final.validation_accuracy)
+        accuracies.append(final.score if split == "test" else final.validation_score)
+    quality = report.baseline.score_name
     charts = [
-        step_chart(title, unit, list(_points(names, accuracies, [cost(model) for model in models])))
+        step_chart(title, unit, list(_points(names, accuracies, [cost(model) for model in models])), quality)
         for title, unit, cost in _costs(report)
     ]
     key = ", ".join(f"{number} {name}" for number, name in enumerate(names))
     return Picture(
-        "Accuracy against cost, step by step",
+        f"{capital(quality)} against cost, step by step",
         charts,
         [
-            f"{key}. Accuracy is that on the {split} split; up is more accurate, left is cheaper.",
+            f"{key}. {capital(quality)} is that on the {split} split; up is more accurate, left is cheaper.",
             "A hollow point is beaten: another one is as cheap and as accurate, and better in one of the two.",
         ],
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from adaptkit.report.charts import element, ticks
-from adaptkit.report.numbers import digits, percent
+from adaptkit.report.numbers import capital, digits, percent
 from adaptkit.report.schema import Machine, Network
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 18, 16, 46
@@ -92,7 +92,7 @@ class Candidate:
         label: Short, written beside its dot.
         name: What it is.
         cost: Lower is better.
-        accuracy: Share, higher is better.
+        accuracy: A share, or R²: higher is better.
         best: Whether no other is at least as good in both and better in one.
     """
 
@@ -103,14 +103,14 @@ class Candidate:
     best: bool
 
 
-def pareto_chart(title: str, unit: str, candidates: Sequence[Candidate]) -> Markup:
-    """Draw accuracy (upwards) against a cost (to the right); a line joins those that no other beats in both."""
+def pareto_chart(title: str, unit: str, candidates: Sequence[Candidate], quality: str = "accuracy") -> Markup:
+    """Draw accuracy or R² (upwards) against a cost (to the right); a line joins those that no other beats in both."""
     if not candidates:
         return Markup("")
     wide, tall = 340, 270
     low, high = (pick(100 * one.accuracy for one in candidates) for pick in (min, max))
     room = max(high - low, 1.0) * 0.2
-    up = [tick / 100 for tick in ticks(max(low - room, 0), min(high + room, 100), 5)]
+    up = [tick / 100 for tick in ticks(max(low - room, min(low, 0)), min(high + room, 100), 5)]
     across = ticks(0, max(max(one.cost for one in candidates) * 1.05, 1e-9), 4)
     x, y = _Axis(across, _LEFT, wide - _RIGHT), _Axis(up, tall - _BOTTOM, _TOP)
     front = sorted((one for one in candidates if one.best), key=lambda one: one.cost)
@@ -123,7 +123,7 @@ def pareto_chart(title: str, unit: str, candidates: Sequence[Candidate]) -> Mark
     marks = [mark for one in candidates for mark in _candidate(one, unit, x, y)]
     grid = _grid(x, y, wide, tall, f"{title} ({unit})", "", percents=True)
     line = element("polyline", class_="route", points=route)
-    return _svg(f"Accuracy against {title}. {said}", wide, tall, [*grid, line, *marks])
+    return _svg(f"{capital(quality)} against {title}. {said}", wide, tall, [*grid, line, *marks])
 
 
 def _candidate(one: Candidate, unit: str, x: _Axis, y: _Axis) -> list[Markup]:

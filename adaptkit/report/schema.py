@@ -104,8 +104,9 @@ class Paths(_Record):
 class Figures(_Record):
     """What was measured of one model: the baseline, the model after a step, or the final file.
 
-    accuracy is over the test split and read at the end of the run; validation_accuracy is what decisions see. metrics
-    are those that the recipe names, over the test split, of the baseline and the final file.
+    accuracy is over the test split and read at the end of the run; validation_accuracy is what decisions see. Where
+    targets are numbers, both are None and r2 stands in their place. metrics are those that the recipe names, over the
+    test split, of the baseline and the final file.
     latency_ms and speedup have keys such as "t1_b64": one thread, batch 64.
     macs is multiply-accumulate operations for one sample; energy_mj is millijoules for one sample. Both are expected
     values for a conditional model.
@@ -113,6 +114,9 @@ class Figures(_Record):
 
     accuracy: float | None = None
     validation_accuracy: float | None = None
+    r2: float | None = None
+    """R², the share of the variance of the targets that is explained."""
+    validation_r2: float | None = None
     metrics: dict[str, MetricValue] = {}
     calibration: list[Bin] = []
     """How sure it was and how often right, over the test split; of the baseline and the final file."""
@@ -129,6 +133,21 @@ class Figures(_Record):
     energy_method: Literal["rapl", "nvml", "estimate"] = "estimate"
     epr: float | None = None
     paths: Paths | None = None
+
+    @property
+    def score(self) -> float | None:
+        """Accuracy or R², over the test split."""
+        return self.r2 if self.accuracy is None else self.accuracy
+
+    @property
+    def validation_score(self) -> float | None:
+        """Accuracy or R², over the validation split."""
+        return self.validation_r2 if self.validation_accuracy is None else self.validation_accuracy
+
+    @property
+    def score_name(self) -> str:
+        """Which of the two it is."""
+        return "accuracy" if self.r2 is None and self.validation_r2 is None else "R²"
 
     def _repr_html_(self) -> str:
         from adaptkit.report.notebook import figures_html
@@ -245,6 +264,17 @@ class Contender(_Record):
     """For one sample; None for a conditional model, whose energy depends on the ways that samples take."""
     paths: Paths | None = None
 
+    @property
+    def score(self) -> float | None:
+        """Accuracy, or R² where a model gives numbers."""
+        numbers = self.metrics.get("r2")
+        return numbers.value if self.accuracy is None and numbers is not None else self.accuracy
+
+    @property
+    def score_name(self) -> str:
+        """Which of the two it is."""
+        return "R²" if self.accuracy is None and "r2" in self.metrics else "accuracy"
+
 
 class SideBySide(_Record):
     """Any number of artifacts, measured alternately on the same samples, and which is better than which."""
@@ -317,9 +347,13 @@ class Certificate(_Record):
 
     passed: bool
     samples: int
-    accuracy_torch: float
-    accuracy_onnx: float
+    accuracy_torch: float | None = None
+    accuracy_onnx: float | None = None
+    r2_torch: float | None = None
+    """Where targets are numbers, in place of the accuracy."""
+    r2_onnx: float | None = None
     agreement: float
+    """Share of the samples with the same top-1 class; of numbers, with nearly the same one."""
     max_error: float
     mean_error: float
     tolerance: float
@@ -337,6 +371,26 @@ class Certificate(_Record):
     paths: list[CertifiedPath] = []
     notes: list[str] = []
 
+    @property
+    def score_torch(self) -> float | None:
+        """Accuracy or R² of the PyTorch model."""
+        return self.r2_torch if self.accuracy_torch is None else self.accuracy_torch
+
+    @property
+    def score_onnx(self) -> float | None:
+        """Accuracy or R² of the file."""
+        return self.r2_onnx if self.accuracy_onnx is None else self.accuracy_onnx
+
+    @property
+    def score_name(self) -> str:
+        """Which of the two it is."""
+        return "R²" if self.accuracy_onnx is None else "accuracy"
+
+    @property
+    def agreement_name(self) -> str:
+        """What of two answers is compared."""
+        return "agreement" if self.accuracy_onnx is None else "top-1 agreement"
+
 
 class Report(_Record):
     """The whole report of one run."""
@@ -350,6 +404,8 @@ class Report(_Record):
     certificate: Certificate
     against_baseline: PairedAccuracy | None = None
     """The accuracy of the final file against that of the baseline, over the same test samples."""
+    r2_against_baseline: MetricValue | None = None
+    """The same of R², where targets are numbers."""
     layers: list[Layer]
     uncounted_ops: list[str] = []
     epr_alpha: float = 1.0

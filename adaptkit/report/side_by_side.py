@@ -106,15 +106,15 @@ def way_tables(found: SideBySide) -> list[tuple[str, list[tuple[str, ...]]]]:
 
 
 def pareto_charts(found: SideBySide) -> list[Markup]:
-    """Draw accuracy against latency, bytes and energy, each as far as all were measured."""
-    key = next(iter(found.contenders[0].latency_ms), "")
+    """Draw accuracy or R² against latency, bytes and energy, each as far as all were measured."""
+    key, quality = next(iter(found.contenders[0].latency_ms), ""), found.contenders[0].score_name
     costs = (
         (f"latency, {setting_label(key)}", "ms", "latency", 1.0),
         ("file size", "MB", "bytes", 1e6),
         (f"energy per sample, {found.energy_method}", "mJ", "energy", 1.0),
     )
     return [
-        pareto_chart(title, unit, _candidates(found.contenders, name, scale))
+        pareto_chart(title, unit, _candidates(found.contenders, name, scale), quality)
         for title, unit, name, scale in costs
         if all({name, "accuracy"} <= set(qualities(one)) for one in found.contenders)
     ]

@@ -10,10 +10,10 @@ from pathlib import Path
 from adaptkit.report.comparison import (
     METRIC_HEADINGS,
     PATH_HEADINGS,
+    baseline_text,
     comparison,
     gate_values,
     metric_rows,
-    paired_text,
     path_rows,
     path_summary,
     setting_label,
@@ -62,12 +62,13 @@ def render_step(step: Step, baseline: Figures) -> str:
 
 
 def _accuracy(before: Figures, now: Figures) -> str:
-    if now.accuracy is not None:
-        return f"test {percent(now.accuracy)} ({points(before.accuracy, now.accuracy)})"
-    if now.validation_accuracy is None:
+    kind = "R² " if now.score_name == "R²" else ""
+    if now.score is not None:
+        return f"test {kind}{percent(now.score)} ({points(before.score, now.score)})"
+    if now.validation_score is None:
         return ""
-    lost = points(before.validation_accuracy, now.validation_accuracy)
-    return f"validation {percent(now.validation_accuracy)} ({lost})"
+    lost = points(before.validation_score, now.validation_score)
+    return f"validation {kind}{percent(now.validation_score)} ({lost})"
 
 
 def _figures(report: Report, width: int) -> str:
@@ -85,9 +86,8 @@ def _figures(report: Report, width: int) -> str:
 
 
 def _paired(report: Report, width: int) -> str:
-    if report.against_baseline is None:
-        return ""
-    return _wrap(f"accuracy against the baseline: {paired_text(report.against_baseline)}", width, "")
+    said = baseline_text(report)
+    return _wrap(said, width, "") if said else ""
 
 
 def _metrics(report: Report) -> str:
@@ -148,8 +148,9 @@ def _gates(report: Report) -> str:
 def _certificate(certificate: Certificate, width: int) -> str:
     lines = [
         f"certificate: {'passed' if certificate.passed else 'FAILED'}",
-        f"top-1 agreement {percent(certificate.agreement)} over {certificate.samples:,} samples; "
-        f"accuracy {percent(certificate.accuracy_torch)} in PyTorch, {percent(certificate.accuracy_onnx)} in the file",
+        f"{certificate.agreement_name} {percent(certificate.agreement)} over {certificate.samples:,} samples; "
+        f"{certificate.score_name} {percent(certificate.score_torch)} in PyTorch, "
+        f"{percent(certificate.score_onnx)} in the file",
         f"error {digits(certificate.max_error)} at most, {digits(certificate.mean_error)} on average; "
         f"tolerance {digits(certificate.tolerance)}",
     ]

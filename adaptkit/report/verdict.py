@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from adaptkit.metrics.bounds import share_bound
-from adaptkit.report.comparison import gate_values, milliseconds, paired_text, setting_label
+from adaptkit.report.comparison import baseline_text, gate_values, milliseconds, paired_text, setting_label
 from adaptkit.report.numbers import DASH, digits, percent, points, ratio_of, si, times
 from adaptkit.report.schema import Figures, Report
 
@@ -41,11 +41,11 @@ def verdict(report: Report) -> Verdict:
     first = next(iter(after.speedup.values()), None)
     size = ratio_of(before.bytes, after.bytes)
     speed = first.median if first else None
-    lost = before.accuracy is not None and after.accuracy is not None and after.accuracy < before.accuracy
+    lost = before.score is not None and after.score is not None and after.score < before.score
     return Verdict(
         Fact(*_said(times(speed, "faster", "slower"), "speed"), _speed_detail(report), (speed or 1) < 0.995),
         Fact(*_said(times(size, "smaller", "larger"), "size"), _size_detail(before, after), (size or 1) < 0.995),
-        Fact(*_said(points(before.accuracy, after.accuracy), "accuracy"), _accuracy_detail(report), lost),
+        Fact(*_said(points(before.score, after.score), before.score_name), _score_detail(report), lost),
     )
 
 
@@ -63,6 +63,14 @@ def _speed_detail(report: Report) -> str:
 
 def _size_detail(before: Figures, after: Figures) -> str:
     return f"{si(before.bytes, 'B')} → {si(after.bytes, 'B')} on disk"
+
+
+def _score_detail(report: Report) -> str:
+    if report.baseline.score_name == "accuracy":
+        return _accuracy_detail(report)
+    before, after = report.baseline.score, report.final.score
+    said = baseline_text(report)
+    return f"R² {percent(before)} → {percent(after)}" + (f"; {said}" if said else "")
 
 
 def _accuracy_detail(report: Report) -> str:
@@ -91,13 +99,11 @@ def accuracy_interval(accuracy: float, samples: int) -> tuple[float, float]:
 def _said(text: str, what: str) -> tuple[str, str]:
     if text == DASH:
         return DASH, f"{what} not measured"
+    unit = {"accuracy": "points", "R²": "points of R²"}.get(what)
     if text in ("the same", "nothing lost"):
-        return ("0.00", "points lost") if what == "accuracy" else ("1.00 ×", f"the same {what}")
+        return ("0.00", f"{unit} lost") if unit else ("1.00 ×", f"the same {what}")
     value, _, words = text.rpartition(" ")
-    if what == "accuracy":
-        value, _, unit = value.partition(" ")
-        words = f"{unit} {words}"
-    return value, words
+    return (value.partition(" ")[0], f"{unit} {words}") if unit else (value, words)
 
 
 def headline(report: Report) -> str:

@@ -35,7 +35,7 @@ def fault_of_batch(error: Exception, model: nn.Module, x: Tensor, y: Tensor) -> 
         )
     if "out of bounds" in str(error) and not y.is_floating_point():
         return _label_without_output(model, x, y)
-    return None
+    return str(error) if str(error).startswith("has one number a sample") else None
 
 
 def fault_of_values(x: Tensor, y: Tensor) -> str | None:

@@ -29,7 +29,7 @@ from adaptkit.training.failures import (
     put_back_buffers,
     remedy,
 )
-from adaptkit.training.losses import StepLoss, classification
+from adaptkit.training.losses import StepLoss, by_target
 from adaptkit.training.optimizer import build_optimizer
 from adaptkit.training.schedule import rate_factor
 from adaptkit.training.settings import FitSettings
@@ -101,7 +101,8 @@ def fit(
         epochs: Passes over the data; 0.5 takes half of the batches.
         settings: Optimizer, schedule and the rest.
         loss: A function (model, x, y) -> (scalar, output); it runs the model itself, so that a teacher or an inner
-            layer can have its say. Cross entropy where None. `losses.supervised` makes one from (output, target).
+            layer can have its say. `losses.target_loss` where None: cross entropy, or the mean squared error of
+            targets that are numbers. `losses.supervised` makes one from (output, target).
         validation: Where given, its accuracy after each epoch goes into the history; decides nothing.
         seed: Source of order and random layers.
         workspace: Folder of the checkpoint; None keeps none.
@@ -127,7 +128,7 @@ def fit(
     if not (math.isfinite(epochs) and epochs > 0):
         raise AdaptkitError(f"training takes more than 0 epochs; got epochs={epochs}")
     batches = as_batches(train, shuffle=True, seed=seed)
-    loss = loss or classification(settings.label_smoothing)
+    loss = loss or by_target(settings.label_smoothing)
     progress = progress or Silent()
     loop = _Loop(model, batches, epochs, settings, loss, seed, after_step)
     device = device_of(model)

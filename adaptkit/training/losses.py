@@ -37,17 +37,50 @@ def supervised(criterion: Callable[[Tensor, Tensor], Tensor]) -> StepLoss:
     return step_loss
 
 
-def classification(label_smoothing: float = 0.0) -> StepLoss:
-    """Make the cross entropy, with a share of the target spread over all classes (Szegedy et al. 2016, section 7).
+def by_target(label_smoothing: float = 0.0) -> StepLoss:
+    """Make the loss that suits the targets, `target_loss`.
 
     Args:
-        label_smoothing: That share, from 0 to 1.
+        label_smoothing: Share of a class that is spread over all classes, from 0 to 1.
     """
 
     def criterion(output: Tensor, target: Tensor) -> Tensor:
-        return F.cross_entropy(output, target, label_smoothing=label_smoothing)
+        return target_loss(output, target, label_smoothing)
 
     return supervised(criterion)
+
+
+def target_loss(output: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Cross entropy where targets are classes, the mean squared error where they are numbers.
+
+    Args:
+        output: N × classes…; N or N × 1 for numbers.
+        target: Class numbers or probabilities of classes; N or N × 1 real numbers.
+        label_smoothing: Share of a class that is spread over all classes (Szegedy et al. 2016, section 7).
+
+    Raises:
+        ValueError: Targets are numbers, and the model gives more than one a sample.
+
+    Example:
+        >>> target_loss(torch.tensor([[1.0], [4.0]]), torch.tensor([1.0, 2.0])).item()
+        2.0
+    """
+    if not are_numbers(target):
+        return F.cross_entropy(output, target, label_smoothing=label_smoothing)
+    if output.numel() != target.numel():
+        given = output.numel() / len(target)
+        raise ValueError(f"has one number a sample as target, the model gives {given:g}")
+    return F.mse_loss(output.reshape(target.shape), target)
+
+
+def are_numbers(target: Tensor) -> bool:
+    """Say whether targets are one real number a sample, and not classes.
+
+    Example:
+        >>> are_numbers(torch.tensor([0.5, 2.0])), are_numbers(torch.tensor([0, 2])), are_numbers(torch.ones(2, 3))
+        (True, False, False)
+    """
+    return target.is_floating_point() and target.shape[1:] in ((), (1,))
 
 
 def auxiliary_outputs(outputs: Any, main: Tensor) -> list[Tensor]:

@@ -10,6 +10,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from adaptkit.metrics.file import PathAccuracy
+from adaptkit.metrics.measured import Outputs
 from adaptkit.profiling import energy, latency, summary
 from adaptkit.report.schema import Percentiles, Ratio
 from adaptkit_cli import accuracy
@@ -57,9 +58,10 @@ def accuracies(monkeypatch):
 
     def measured(path, data):
         right = RIGHT[path.name]
-        return PathAccuracy(("whole",), (100,), (right,), tuple(number < right for number in range(100)))
+        hits = tuple(number < right for number in range(100))
+        return PathAccuracy(("whole",), (100,), (right,), hits), Outputs()
 
-    monkeypatch.setattr(accuracy, "accuracy_on", measured)
+    monkeypatch.setattr(accuracy, "answers_on", measured)
 
 
 @pytest.mark.usefixtures("files")

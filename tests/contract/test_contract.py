@@ -22,9 +22,9 @@ from tests.contract.settings import SETTINGS
 pytestmark = pytest.mark.parametrize("name", TECHNIQUES)
 
 
-def _model() -> nn.Module:
+def _model(outputs: int = 10) -> nn.Module:
     torch.manual_seed(3)
-    model = resnet_digits()
+    model = resnet_digits(num_classes=outputs)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -94,6 +94,20 @@ def test_only_what_it_needs_is_enough(name: str):
     x = torch.rand(3, 1, 8, 8)
     assert compressed(x).shape == (3, 10)
     assert torch.isfinite(compressed(x)).all()
+
+
+def test_numbers_to_predict_in_place_of_classes(name: str):
+    if TECHNIQUES[name].of_classes:
+        pytest.skip("it is of classes only")
+    x, y = _context().train
+    numbers = (x, x.mean((1, 2, 3)) + y / 10)
+    context = Context((x[:2],), train=numbers, validation=numbers, calibration=numbers, teacher=_model(1))
+    technique = _technique(name)
+    if name == "prune.load_balanced":  # one row cannot be shared out
+        technique = technique.model_copy(update={"ignore": ("linear",)})
+    answers = technique.apply(_model(1), context)(x)
+    assert answers.shape == (128, 1)
+    assert torch.isfinite(answers).all()
 
 
 def test_the_teacher_is_not_changed_so_that_later_steps_can_share_it(name: str):

@@ -42,7 +42,7 @@ def test_digits():
     assert (x.dtype, y.dtype) == (torch.float32, torch.int64)
     assert 0 <= float(x.min()) < float(x.max()) == 1
     assert data.labels == tuple("0123456789")
-    assert (data.mean, data.std, data.num_classes) == (None, None, 10)
+    assert (data.mean, data.std, data.num_outputs) == (None, None, 10)
     sizes = [split.num_samples for split in (data.train, data.validation, data.calibration, data.test)]
     assert sizes == [782, 144, 512, 359]
 
@@ -117,7 +117,7 @@ def test_a_function_of_the_same_name_in_another_folder(tmp_path):
             f"import numpy as np\ndef build():\n    return {{'x': np.eye(60), 'y': np.arange(60) % {number}}}\n"
         )
         spec = DataSpec(python="same_name:build", validation=5, calibration=5)
-        assert load_data(spec, 0, folder).num_classes == number
+        assert load_data(spec, 0, folder).num_outputs == number
 
 
 @pytest.mark.parametrize(
@@ -151,8 +151,14 @@ WITH_NAN[7, 1, 2, 3] = np.nan
     ("change", "message"),
     [
         ({"y_train": np.arange(40) % 2 - 1}, r"y_train has the label -1 at sample 0: labels are whole numbers from 0"),
-        ({"y_train": np.zeros(40)}, "y_train holds float64: labels are whole numbers"),
-        ({"y_train": np.eye(40)}, r"y_train has shape \(40, 40\): labels are one class number a sample; use argmax"),
+        ({"y_train": np.zeros(40)}, "y_train holds 0 for every sample: there is nothing to predict"),
+        (
+            {"y_train": np.arange(40.0)},
+            "y_train holds real numbers, y_test whole numbers: give classes, or real",
+        ),
+        ({"y_train": np.arange(40.0) * np.nan}, "y_train holds NaN or infinity, first at sample 0"),
+        ({"y_train": np.array(["a"] * 40)}, "y_train holds <U1: labels are whole numbers from 0, or real numbers"),
+        ({"y_train": np.eye(40)}, r"y_train has shape \(40, 40\): labels are one class number a sample, or one real"),
         ({"y_train": np.zeros(0, int)}, "y_train is empty"),
         ({"y_train": np.zeros(39, int)}, "x_train has 40 samples, y_train has 39 labels"),
         ({"y_train": np.arange(40) % 2 * 2}, "no training sample has the class 1; number classes from 0, without gaps"),
@@ -175,6 +181,28 @@ def test_wrong_arrays(tmp_path, change, message):
     spec = write_npz(tmp_path, **{**GOOD, **change})
     with pytest.raises(DataError, match=f"data.npz: .*{message}"):
         load_data(spec, 0, tmp_path)
+
+
+def test_labels_and_real_numbers(tmp_path):
+    numbers = {"y_train": np.arange(40.0), "y_test": np.arange(20.0)}
+    with pytest.raises(DataError, match="labels name classes, and the targets are real numbers"):
+        load_data(write_npz(tmp_path, **{**GOOD, **numbers}, labels=["a"]), 0, tmp_path)
+
+
+def test_numbers_to_predict(tmp_path):
+    x, y = images(60), np.linspace(-1, 2, 60)
+    data = load_data(write_npz(tmp_path, x=x, y=y), 0, tmp_path)
+    splits = [torch.cat([y for _, y in split]) for split in (data.train, data.validation, data.calibration, data.test)]
+    assert (data.has_numbers, data.labels, data.num_outputs) == (True, (), 1)
+    assert {each.dtype for each in splits} == {torch.float32}
+    assert sorted(torch.cat(splits).tolist()) == y.astype(np.float32).tolist()
+
+
+def test_a_split_of_numbers_that_are_all_the_same(tmp_path):
+    y = np.zeros(60)
+    y[59] = 1
+    with pytest.raises(DataError, match=r"all targets of (validation|test) are the same: nothing can be measured"):
+        load_data(write_npz(tmp_path, x=images(60), y=y), 0, tmp_path)
 
 
 def test_missing_arrays(tmp_path):

@@ -33,7 +33,7 @@ def test_a_data_set_that_holds_arrays(fashion):
     spec = DataSpec(torchvision="FashionMNIST", root=".", validation=10, calibration=10)
     data = load_data(spec, 0, fashion)
     assert data.sample_shape == (1, 28, 28)
-    assert (data.labels[0], data.num_classes) == ("T-shirt/top", 10)
+    assert (data.labels[0], data.num_outputs) == ("T-shirt/top", 10)
     assert (data.train.num_samples, data.test.num_samples) == (40, 20)
     assert torch.cat([y for _, y in data.test]).tolist() == [*range(10), *range(10)]
 
