@@ -68,8 +68,9 @@ def _ours(place: Place, model: nn.Module, data: Data, epochs: float) -> dict[str
         ),
     }  # fmt: skip
     if not place.smoke:
-        fewer = DepthPruning(targets=("layer1.*", "layer2.*"), blocks=2)
-        steps["adaptkit: two blocks less, distilled by layers, integers"] = (fewer, layers, integers)
+        for count, name in ((1, "one block"), (2, "two blocks")):
+            fewer = DepthPruning(targets=("layer1.*", "layer2.*"), blocks=count)
+            steps[f"adaptkit: {name} less, distilled by layers, integers"] = (fewer, layers, integers)
     return {name: lambda chain=chain: _applied(chain, model, data, place.seed) for name, chain in steps.items()}  # type: ignore[misc]
 
 

@@ -29,9 +29,9 @@ from benchmarks.peer_earlyon import Peer
 EPOCHS = {"smoke": 3.0, "nightly": 2.0}
 SHARES = {"smoke": (0.5,), "nightly": (0.8, 0.6, 0.45, 0.3)}
 DROP = {"smoke": 0.15, "nightly": 0.01}
-EXITS = {"smoke": ("stage1",), "nightly": ("layer1", "layer2")}
+EXITS = {"smoke": ("stage1",), "nightly": ("layer1", "layer2.0", "layer2", "layer3.0")}
 SAMPLES = {"smoke": 100, "nightly": 1000}
-FIT = FitSettings(learning_rate=0.03, gradient_clip=5)
+FIT = FitSettings(learning_rate=0.03, gradient_clip=5, ema=0.998)
 OURS = "adaptkit, early exits"
 
 
@@ -64,7 +64,12 @@ def run(place: Place) -> Found:
 
 def _with_exits(place: Place, model: nn.Module, context: Context, epochs: float) -> Artifact:
     settings = EarlyExit(
-        exits=EXITS[place.size], epochs=epochs, fit=FIT, max_accuracy_drop=DROP[place.size], head_depth=2
+        exits=EXITS[place.size],
+        epochs=epochs,
+        fit=FIT,
+        max_accuracy_drop=DROP[place.size],
+        head_depth=2,
+        early_weight=0.5,
     )
     network = settings.train(copy.deepcopy(model), context)
     return settings.calibrate(network, model, context)
