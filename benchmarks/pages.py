@@ -44,6 +44,12 @@ def pages(folder: Path = RESULTS) -> dict[Path, str]:
 def readme(folder: Path) -> str:
     """Write benchmarks/README.md."""
     parts = [INTRODUCTION, peers_table(folder)]
+    known = [found for name in SUITES if (found := results.read(folder, name)) is not None]
+    if known:
+        minutes = sum(found["seconds"] for found in known) / 60
+        parts.append(
+            f"The {len(known)} suites that were measured took {minutes:.0f} minutes together, one after another."
+        )
     for name, suite in SUITES.items():
         result = results.read(folder, name)
         measured = "Not measured yet." if result is None else f"{suite.table(result['figures'])}\n\n{_facts(result)}"

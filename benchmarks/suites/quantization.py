@@ -10,7 +10,7 @@ from benchmarks.harness.scripts import Script, run_script
 from benchmarks.harness.suite import Found, Place, Suite, Verdict, outcome
 from benchmarks.table_parts import deciles
 
-SCRIPT = Script("quantization.py", ("resnet20",), ("digits",), "")
+SCRIPT = Script("quantization.py", ("resnet20",), ("digits",), 8)
 APART = {"NNCF_PYTHON": "nncf", "INC_PYTHON": "onnx-neural-compressor"}
 OURS = "adaptkit auto"
 

@@ -60,6 +60,12 @@ def test_results_carry_where_they_come_from(tmp_path):
     assert (found["size"], found["threads"], found["seconds"]) == ("smoke", 1, 1.2)
 
 
+def test_a_night_has_three_hours():
+    suites = sum(suite.minutes for suite in SUITES.values())
+    alone = sum(each.minutes for each in scripts.SCRIPTS.values() if each.nightly is not None)
+    assert 0 < suites + alone <= 180
+
+
 def test_a_nightly_suite_without_data_says_what_it_needs(tmp_path):
     answer = CliRunner().invoke(main, ["run", "cache_lookup", "--results", str(tmp_path)], env={"ADAPTKIT_DATA": ""})
     assert answer.exit_code == 1
