@@ -27,5 +27,5 @@ def problems(recipe: Recipe, numbers: bool) -> Iterator[str]:
     for index, entry in enumerate(recipe.conditional):
         yield f"conditional.{index}.{entry.name}: it decides by classes, and the targets are real numbers"
     for index, asked in enumerate(recipe.metrics):
-        if isinstance(asked, Study):
+        if isinstance(asked, Study) and asked.of_classes:
             yield f"metrics.{index}: {asked.name} is of classes, and the targets are real numbers"

@@ -130,6 +130,14 @@ def test_evaluate_compare_and_profile(folder, run):
     assert "MACs per sample" in _cli("profile", str(run[0]), "--data", data)
 
 
+def test_studies_of_numbers(folder, run):
+    data = f"npz:{folder / 'data.npz'}"
+    assert "communication" in _cli("evaluate", str(run[0]), "--data", data, "--metrics", "communication")
+    done = CliRunner().invoke(main, ["evaluate", str(run[0]), "--data", data, "--metrics", "membership"])
+    assert done.exit_code == 2
+    assert "membership: it is of classes, and the targets are real numbers" in done.output
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -29,6 +29,8 @@ class Study(BaseModel):
     name: ClassVar[str]
     of_images: ClassVar[bool] = False
     """Whether samples have to be images."""
+    of_classes: ClassVar[bool] = True
+    """Whether targets have to be classes."""
 
     def problem(self, sample_shape: tuple[int, ...]) -> str | None:
         """Say why it does not fit the data, or None."""
@@ -51,6 +53,8 @@ class Study(BaseModel):
         from adaptkit.report.schema import MetricValue
 
         try:
+            if self.of_classes and subject.data.has_numbers:
+                raise DataError("it is of classes, and the targets are real numbers")
             return self.measure(subject)
         except (DataError, ModelError) as error:
             if strict:

@@ -24,6 +24,7 @@ class Communication(Study):
     """
 
     name: ClassVar[str] = "communication"
+    of_classes: ClassVar[bool] = False
 
     cut: Annotated[int, Field(ge=0)] = 0
     """The first stage of an early exit that runs on the server; 0 sends the input."""

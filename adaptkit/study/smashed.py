@@ -28,6 +28,7 @@ class SmashedData(Study):
     """
 
     name: ClassVar[str] = "smashed_data"
+    of_classes: ClassVar[bool] = False
     of_images: ClassVar[bool] = True
 
     cut: PositiveInt = 1
