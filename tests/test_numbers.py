@@ -11,15 +11,20 @@ from sklearn.datasets import load_diabetes
 from sklearn.metrics import r2_score
 from torch import nn
 
+from adaptkit.distillation.losses import soft_loss
 from adaptkit.errors import DataError, ExportMismatch, RecipeError
 from adaptkit.export.onnx import export_onnx
 from adaptkit.export.verify import certify, require
 from adaptkit.loading.data import load_data
 from adaptkit.pipeline import compress
+from adaptkit.pruning.block_ranking import divergence
+from adaptkit.quantization import StaticQuantization
+from adaptkit.quantization.sensitivity import sensitivities
 from adaptkit.recipe import Recipe, parse_recipe
 from adaptkit.report import html, text
 from adaptkit.report.schema import Report
 from adaptkit.runtime import AdaptedModel
+from adaptkit.technique import Context
 from adaptkit.training.fit import fit
 from adaptkit.training.losses import target_loss
 from adaptkit.training.settings import FitSettings
@@ -180,6 +185,36 @@ def test_the_loss_does_not_spread_a_column_over_a_row():
     assert target_loss(output, target).item() == 0
     with pytest.raises(ValueError, match="one number a sample as target, the model gives 2"):
         target_loss(torch.ones(2, 2), target)
+
+
+def test_distillation_weighs_the_teacher_against_the_target():
+    student, teacher, target = torch.tensor([[1.0], [1.0]]), torch.tensor([[2.0], [2.0]]), torch.tensor([4.0, 4.0])
+    found = [soft_loss(student, teacher, target, temperature=4.0, alpha=alpha).item() for alpha in (0.0, 0.25, 1.0)]
+    assert found == pytest.approx([9.0, 0.25 * 1 + 0.75 * 9, 1.0])
+
+
+def test_blocks_are_ranked_by_how_far_they_move_the_number():
+    assert divergence(torch.tensor([[1.0], [5.0]]), torch.tensor([[2.0], [3.0]])).item() == 2.5
+    assert divergence(torch.tensor([1.0, 5.0]), torch.tensor([2.0, 3.0])).item() == 2.5
+
+
+def test_few_bits_cost_a_number_more_than_many():
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 1)), torch.randn(256, 6)
+    quantized = StaticQuantization(weight_bits=8).apply(model, Context((x[:2],), calibration=(x, x[:, 0])))
+    for few, many in sensitivities(quantized, (2, 4), [(x,)]).values():
+        assert few > many > 0
+
+
+def test_a_difference_that_is_not_shown_speaks_for_nobody(folder, run, tmp_path):
+    data = f"npz:{folder / 'data.npz'}"
+    model = nn.Sequential(nn.Linear(10, 1))
+    with torch.no_grad():
+        model[0].weight.zero_()
+    export_onnx(model, (torch.zeros(2, 10),), tmp_path / "mean.onnx")
+    base = str(run[0] / "baseline.onnx")
+    assert "more accurate" in _cli("compare", base, str(tmp_path / "mean.onnx"), "--data", data).splitlines()[-1]
+    assert "more accurate" not in _cli("compare", base, str(run[0]), "--data", data).splitlines()[-1]
 
 
 def test_training_says_which_batch_does_not_fit():
