@@ -204,5 +204,5 @@ def _coverage(found: Found | None) -> list[Verdict]:
 
 SUITE = Suite(
     about="Structured pruning at equal MACs and recovery: accuracy, latency, time, coverage",
-    run=run, table=table, verdicts=verdicts, peers=("torch-pruning",), minutes=25,
+    run=run, table=table, verdicts=verdicts, peers=("torch-pruning",), minutes=12,
 )  # fmt: skip
