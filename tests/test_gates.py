@@ -19,6 +19,16 @@ def _figures(accuracy: float, p50: float, speedup: float, size: int) -> Figures:
 BASELINE, FINAL = _figures(0.90, 4.0, 1.0, 400), _figures(0.89, 1.0, 3.5, 100)
 
 
+def test_a_gate_of_numbers_at_its_limit():
+    before, after = (
+        BASELINE.model_copy(update={"accuracy": None, "r2": 0.5}),
+        FINAL.model_copy(update={"accuracy": None, "r2": 0.49}),
+    )
+    for limit, passed in ((0.01, True), (0.0099, False)):
+        (judged,) = judge(GateSpec(max_r2_drop=limit), before, after)
+        assert (judged.found, judged.passed) == (0.01, passed)
+
+
 @pytest.mark.parametrize(
     ("gate", "limit", "passed"),
     [

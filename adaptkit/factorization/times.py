@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from adaptkit.profiling.layer_latency import LayerShape, TimeStore, chain_seconds
+from adaptkit.profiling.layer_latency import LayerShape, TimeStore, chain_seconds, without_call
 
 
 class PairTimes:
-    """Measured time of replacements beside their originals, each pair once.
+    """Measured time of replacements beside their originals, each pair once, without the time of an empty call.
 
     Args:
         path: JSON file that keeps the numbers; None keeps them in memory.
@@ -35,14 +35,20 @@ class PairTimes:
         """Return the time of the parts as a multiple of the layer's, both measured in turn."""
 
         def measure() -> float:
-            whole, split = chain_seconds([[layer], parts], self.threads, self.batch_size)
+            measured = chain_seconds([[layer], parts], self.threads, self.batch_size)
+            whole, split = (without_call(each, self._store, self.threads) for each in measured)
             return split / whole
 
         return self._store.get(self._key(layer, *parts), measure)
 
     def seconds(self, layer: LayerShape) -> float:
-        """Return the time of the layer."""
-        return self._store.get(self._key(layer), lambda: chain_seconds([[layer]], self.threads, self.batch_size)[0])
+        """Return the time of the layer inside a network."""
+
+        def measure() -> float:
+            measured = chain_seconds([[layer]], self.threads, self.batch_size)[0]
+            return without_call(measured, self._store, self.threads)
+
+        return self._store.get(self._key(layer), measure)
 
     def _key(self, *shapes: LayerShape) -> str:
         described = {"layers": [asdict(shape) for shape in shapes], "threads": self.threads, "batch": self.batch_size}

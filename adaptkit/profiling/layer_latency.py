@@ -24,6 +24,8 @@ _OPSET = 20
 _WARMUP_SECONDS = 0.02
 _SECONDS = 0.2
 _FEWEST, _MOST = 9, 500
+_LEAST = 0.05
+"""Share of a call that its layer takes at least: a kernel takes something, and both times are measured."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,8 @@ class TimeStore:
 class LatencyTable:
     """Seconds of single layers on ONNX Runtime, each measured when first asked for.
 
-    A convolution is timed with the ReLU that ONNX Runtime fuses into it, fp32, median of repeated runs.
+    A convolution is timed with the ReLU that ONNX Runtime fuses into it, fp32, median of repeated runs. What a call
+    takes that does nothing is subtracted: a network pays it once, and small layers take less than that.
 
     Args:
         path: JSON file that keeps the numbers; None keeps them in memory.
@@ -199,9 +202,25 @@ class LatencyTable:
         self._store = TimeStore(path)
 
     def seconds(self, shape: LayerShape) -> float:
-        """Return the time of one call of the layer, in seconds for the whole batch."""
+        """Return the time of the layer inside a network, in seconds for the whole batch."""
         key = json.dumps({**asdict(shape), "threads": self.threads, "batch": self.batch_size}, sort_keys=True)
-        return self._store.get(key, lambda: chain_seconds([[shape]], self.threads, self.batch_size)[0])
+        return self._store.get(key, lambda: without_call(self._measured(shape), self._store, self.threads))
+
+    def _measured(self, shape: LayerShape) -> float:
+        return chain_seconds([[shape]], self.threads, self.batch_size)[0]
+
+
+def without_call(seconds: float, store: TimeStore, threads: int = 1) -> float:
+    """Subtract what a call takes that does nothing, measured once, from the measured time of layers.
+
+    Example:
+        >>> store = TimeStore()
+        >>> store.values["a call, threads 1"] = 4e-6
+        >>> round(without_call(10e-6, store), 9)
+        6e-06
+    """
+    call = store.get(f"a call, threads {threads}", lambda: median_seconds([_nothing()], threads)[0])
+    return max(seconds - call, _LEAST * seconds)
 
 
 def chain_seconds(chains: Sequence[Sequence[LayerShape]], threads: int = 1, batch_size: int = 1) -> list[float]:
@@ -264,6 +283,14 @@ def median_seconds(models: Sequence[TimedModel], threads: int = 1) -> list[float
 def fingerprint(text: str) -> str:
     """Shorten a long description to a key of 16 hexadecimal digits."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _nothing() -> TimedModel:
+    """Make a model that hands one number on."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("input", "output")]
+    graph = helper.make_graph([helper.make_node("Identity", ["input"], ["output"])], "nothing", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=10)
+    return TimedModel(model, {"input": np.zeros(1, np.float32)})
 
 
 def _session(model: onnx.ModelProto, threads: int) -> ort.InferenceSession:

@@ -387,7 +387,8 @@ def test_what_follows_still_works(technique, tmp_path):
 def test_times_are_really_measured(tmp_path):
     where = context(workspace=tmp_path)
     TuckerFactorization(rank=8, targets=("stage2.1.conv1",)).apply(resnet_digits().eval(), where)
-    (ratio,) = json.loads((tmp_path / "factorized_times.json").read_text()).values()
+    found = json.loads((tmp_path / "factorized_times.json").read_text())
+    (ratio,) = (value for key, value in found.items() if key.startswith("{"))
     outcome = "1 of 1 layers factorized" if ratio < 1 else "rank 8 × 8 would take"
     assert ratio > 0
     assert outcome in said(where)
