@@ -62,6 +62,7 @@ def target_loss(output: Tensor, target: Tensor, label_smoothing: float = 0.0) ->
         ValueError: Targets are numbers, and the model gives more than one a sample.
 
     Example:
+        >>> import torch
         >>> target_loss(torch.tensor([[1.0], [4.0]]), torch.tensor([1.0, 2.0])).item()
         2.0
     """
@@ -77,6 +78,7 @@ def are_numbers(target: Tensor) -> bool:
     """Say whether targets are one real number a sample, and not classes.
 
     Example:
+        >>> import torch
         >>> are_numbers(torch.tensor([0.5, 2.0])), are_numbers(torch.tensor([0, 2])), are_numbers(torch.ones(2, 3))
         (True, False, False)
     """

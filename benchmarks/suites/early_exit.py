@@ -175,5 +175,5 @@ def _beside(ways: dict[str, Found], kind: str) -> list[Verdict]:
 
 SUITE = Suite(
     about="Early exits beside smaller static networks and earlyon: mean time at equal accuracy",
-    run=run, table=table, verdicts=verdicts, peers=("earlyon",), minutes=45,
+    run=run, table=table, verdicts=verdicts, peers=("earlyon",), minutes=40,
 )  # fmt: skip
