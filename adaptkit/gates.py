@@ -10,9 +10,8 @@ def judge(spec: GateSpec, baseline: Figures, final: Figures) -> list[Gate]:
     """Hold the final figures against every gate that is set.
 
     `max_accuracy_drop` is baseline accuracy minus final accuracy on the test split, as a share, and `max_r2_drop` the
-    same of R²; `min_speedup` and
-    `max_latency_ms` look at the first thread count and batch size of the profile. Of a conditional model they judge
-    means over real samples.
+    same of R²; `min_speedup` and `max_latency_ms` look at the first thread count and batch size of the profile. Of a
+    conditional model they judge means over real samples.
 
     Args:
         spec: The gates of the recipe.

@@ -47,9 +47,7 @@ def readme(folder: Path) -> str:
     known = [found for name in SUITES if (found := results.read(folder, name)) is not None]
     if known:
         minutes = sum(found["seconds"] for found in known) / 60
-        parts.append(
-            f"The {len(known)} suites that were measured took {minutes:.0f} minutes together, one after another."
-        )
+        parts.append(f"The seconds of the {len(known)} suites that were measured add up to {minutes:.0f} minutes.")
     for name, suite in SUITES.items():
         result = results.read(folder, name)
         measured = "Not measured yet." if result is None else f"{suite.table(result['figures'])}\n\n{_facts(result)}"

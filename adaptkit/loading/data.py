@@ -15,7 +15,7 @@ from adaptkit.loading.arrays import Samples
 from adaptkit.loading.batches import Batches
 from adaptkit.loading.sources import read_source
 from adaptkit.loading.splits import Indices, hold_out, mixed, split_train
-from adaptkit.metrics.task import device_of, first_output
+from adaptkit.metrics.task import device_of, first_output, is_number
 from adaptkit.progress import Progress
 from adaptkit.specs import DataSpec, Normalization
 
@@ -143,10 +143,10 @@ def _outputs_problem(data: Data, shape: tuple[int, ...]) -> str:
     given = f"the model's output for a sample is {_times(shape)}"
     if data.has_numbers:
         found = f"targets are real numbers, one a sample, {given}; give classes as whole numbers, not as floats"
-        return "" if shape in ((), (1,)) else found
+        return "" if is_number(shape) else found
     if len(shape) == 1 and shape[0] >= data.num_outputs:
         return ""
-    hint = "; give numbers to predict as floats" if shape in ((), (1,)) else ""
+    hint = "; give numbers to predict as floats" if is_number(shape) else ""
     return f"there are {data.num_outputs} classes, {given}{hint}"
 
 

@@ -14,6 +14,7 @@ from adaptkit.loading.batches import Batches
 from adaptkit.metrics.measured import Outputs, measure_difference
 from adaptkit.metrics.paired import compare_hits
 from adaptkit.metrics.regression import r2
+from adaptkit.metrics.task import is_number
 from adaptkit.report.schema import MetricValue, PairedAccuracy
 from adaptkit.runtime.model import AdaptedModel
 from adaptkit.runtime.result import Array, Result
@@ -166,7 +167,7 @@ def path_accuracy(model: AdaptedModel, batches: Batches, *collectors: Collector)
 def gives_numbers(model: AdaptedModel) -> bool:
     """Say whether a model answers with a number a sample, and not with scores of classes."""
     shape = model.runner.first.get_outputs()[0].shape
-    return len(model.paths) == 1 and (len(shape) == 1 or shape[1:] == [1])
+    return len(model.paths) == 1 and is_number(tuple(shape[1:]))
 
 
 def file_outputs(model: AdaptedModel, batches: Batches, *collectors: Collector) -> Outputs:

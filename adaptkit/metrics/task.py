@@ -70,6 +70,16 @@ def first_output(output: Any) -> Tensor:
     return output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
 
 
+def is_number(shape: tuple[int, ...]) -> bool:
+    """Say whether an output or target of this shape, without the batch, is one number.
+
+    Example:
+        >>> is_number(()), is_number((1,)), is_number((10,))
+        (True, True, False)
+    """
+    return shape in ((), (1,))
+
+
 def device_of(model: nn.Module) -> torch.device:
     """Device of the first parameter; the CPU for a model without parameters."""
     parameter = next(model.parameters(), None)

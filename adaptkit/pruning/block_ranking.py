@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from adaptkit.errors import DataError
 from adaptkit.loading.batches import BatchSource, as_batches
+from adaptkit.metrics.task import is_number
 from adaptkit.modes import evaluating
 from adaptkit.surgery import replace_module
 
@@ -63,7 +64,7 @@ def divergence(output: Tensor, reference: Tensor) -> Tensor:
         >>> divergence(torch.zeros(1, 2), torch.zeros(1, 2)).item()
         0.0
     """
-    if reference.shape[1:] in ((), (1,)):
+    if is_number(tuple(reference.shape[1:])):
         return F.mse_loss(output, reference)
     return F.kl_div(output.log_softmax(1), reference.log_softmax(1), reduction="batchmean", log_target=True)
 

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from torch.nn import functional as F
 
 from adaptkit.errors import ModelError
-from adaptkit.metrics.task import first_output
+from adaptkit.metrics.task import first_output, is_number
 from adaptkit.quantization.accelerator import LayerShape
 from adaptkit.quantization.capture import fixed_values
 from adaptkit.quantization.correct import quantized_layers
@@ -135,7 +135,7 @@ def _divergence(quantized: QuantizedModel, samples: Sequence[tuple[Tensor, ...]]
 
 
 def _distance(output: Tensor, wanted: Tensor) -> Tensor:
-    if wanted.shape[1:] == (1,):
+    if is_number(tuple(wanted.shape[1:])):
         return F.mse_loss(output, wanted, reduction="sum")
     return F.kl_div(F.log_softmax(output, -1), F.log_softmax(wanted, -1), reduction="sum", log_target=True)
 

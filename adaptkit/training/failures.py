@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from adaptkit.metrics.task import first_output
 from adaptkit.modes import evaluating
+from adaptkit.training.losses import OutputsError
 from adaptkit.training.settings import FitSettings
 
 _IGNORED_LABEL = -100  # what torch's cross entropy leaves out
@@ -35,7 +36,7 @@ def fault_of_batch(error: Exception, model: nn.Module, x: Tensor, y: Tensor) -> 
         )
     if "out of bounds" in str(error) and not y.is_floating_point():
         return _label_without_output(model, x, y)
-    return str(error) if str(error).startswith("has one number a sample") else None
+    return str(error) if isinstance(error, OutputsError) else None
 
 
 def fault_of_values(x: Tensor, y: Tensor) -> str | None:

@@ -8,12 +8,16 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adaptkit.metrics.task import first_output
+from adaptkit.metrics.task import first_output, is_number
 
 StepLoss: TypeAlias = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
 """Runs the model on x itself, and returns the scalar to minimise and the output that accuracy is counted on."""
 
 _AUXILIARY_WEIGHT = 0.3
+
+
+class OutputsError(ValueError):
+    """A model gives other outputs than the targets of a batch need; the message goes on from the name of the batch."""
 
 
 def supervised(criterion: Callable[[Tensor, Tensor], Tensor]) -> StepLoss:
@@ -59,7 +63,7 @@ def target_loss(output: Tensor, target: Tensor, label_smoothing: float = 0.0) ->
         label_smoothing: Share of a class that is spread over all classes (Szegedy et al. 2016, section 7).
 
     Raises:
-        ValueError: Targets are numbers, and the model gives more than one a sample.
+        OutputsError: Targets are numbers, and the model gives more than one a sample.
 
     Example:
         >>> import torch
@@ -70,7 +74,7 @@ def target_loss(output: Tensor, target: Tensor, label_smoothing: float = 0.0) ->
         return F.cross_entropy(output, target, label_smoothing=label_smoothing)
     if output.numel() != target.numel():
         given = output.numel() / len(target)
-        raise ValueError(f"has one number a sample as target, the model gives {given:g}")
+        raise OutputsError(f"has one number a sample as target, the model gives {given:g}")
     return F.mse_loss(output.reshape(target.shape), target)
 
 
@@ -82,7 +86,7 @@ def are_numbers(target: Tensor) -> bool:
         >>> are_numbers(torch.tensor([0.5, 2.0])), are_numbers(torch.tensor([0, 2])), are_numbers(torch.ones(2, 3))
         (True, False, False)
     """
-    return target.is_floating_point() and target.shape[1:] in ((), (1,))
+    return target.is_floating_point() and is_number(tuple(target.shape[1:]))
 
 
 def auxiliary_outputs(outputs: Any, main: Tensor) -> list[Tensor]:
